@@ -1,0 +1,250 @@
+"""One call of an attention function, and what it means: the logits of some heads and rows.
+
+Every eager attention of transformers reduces to one formula: ``query @ key.T * scale``, soft cap, bias, mask, an
+optional learned sink beside the keys, softmax. `AttentionCall` carries its parts exactly as the kernel got them; how
+each backend reads its mask is settled once, in `MEANINGS`.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from attnprobe.errors import UnsupportedCall
+from attnprobe.shapes import Bool, Float, Shaped
+
+Rows = range | tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class AttentionCall:
+    """What a site's attention function was given once.
+
+    Attributes
+    ----------
+    query
+        ``[batch, head, query, dim]``.
+    key
+        ``[batch, kv_head, key, dim]``, grouped: query head ``h`` reads key head ``h // (heads // kv_heads)``.
+    scale
+        Factor of the logits.
+    mask
+        ``[batch | 1, head | 1, query | 1, key]``: boolean (True attends) or added to the logits, where the dtype's
+        smallest number (and ``-inf``) means excluded.
+    causal
+        ``"none"``; ``"upper-left"``: row i sees columns up to i (SDPA's ``is_causal``); ``"bottom-right"``: the last
+        row sees the last column (FlashAttention).
+    window
+        Only columns within this distance of the row's own column, itself included.
+    cap
+        Soft cap ``tanh(x / cap) * cap`` (Gemma 2, arXiv:2408.00118).
+    bias
+        Added to the logits, shaped as `mask`.
+    sinks
+        A learned logit beside the keys: ``[head]`` (gpt-oss) or ``[batch, head, query, 1]``.
+    key_offset
+        Sequence slot of column 0 (a sliding cache has dropped the earlier ones).
+    """
+
+    query: Float[Tensor, "batch head query dim"]
+    key: Float[Tensor, "batch kv_head key dim"]
+    scale: float
+    mask: Shaped[Tensor, "#batch head_or_1 query_or_1 columns"] | None = None
+    causal: str = "none"
+    window: int | None = None
+    cap: float | None = None
+    bias: Float[Tensor, "#batch head_or_1 query_or_1 columns"] | None = None
+    sinks: Float[Tensor, "..."] | None = None
+    key_offset: int = 0
+
+    def __post_init__(self) -> None:
+        """Check that the parts fit each other."""
+        if self.heads % self.kv_heads:
+            raise UnsupportedCall(f"{self.heads} query heads do not share {self.kv_heads} key heads evenly")
+        if self.causal not in ("none", "upper-left", "bottom-right"):
+            raise UnsupportedCall(f"causal={self.causal!r}: none, upper-left or bottom-right")
+        for name, part in (("mask", self.mask), ("bias", self.bias)):
+            if part is None:
+                continue
+            wanted = (self.batch, self.heads, self.queries)
+            fits = part.dim() == 4 and all(n in (1, w) for n, w in zip(part.shape[:3], wanted, strict=True))
+            if not fits or part.shape[3] < self.keys:
+                raise UnsupportedCall(
+                    f"{name} of shape {tuple(part.shape)} does not fit [batch {self.batch}, head {self.heads}, "
+                    f"query {self.queries}, key {self.keys}]"
+                )
+
+    @property
+    def batch(self) -> int:
+        """Rows of the batch."""
+        return self.query.shape[0]
+
+    @property
+    def heads(self) -> int:
+        """Query heads."""
+        return self.query.shape[1]
+
+    @property
+    def kv_heads(self) -> int:
+        """Key-value heads."""
+        return self.key.shape[1]
+
+    @property
+    def queries(self) -> int:
+        """Query rows."""
+        return self.query.shape[2]
+
+    @property
+    def keys(self) -> int:
+        """Key columns."""
+        return self.key.shape[2]
+
+    @property
+    def diagonal(self) -> int:
+        """Column of row 0's own token."""
+        return 0 if self.causal == "upper-left" else self.keys - self.queries
+
+    @property
+    def may_empty(self) -> bool:
+        """Whether a row may have no key at all."""
+        return self.mask is not None or self.keys < self.queries
+
+    def columns(self, rows: Rows) -> tuple[int, int]:
+        """The columns that `rows` can see, as start and stop; the rest is certainly zero.
+
+        The causal rule and the window tell it without looking. A mask is looked at only on the CPU, where that costs
+        no synchronisation.
+        """
+        start, stop = 0, self.keys
+        if self.causal != "none":
+            stop = min(stop, max(rows) + self.diagonal + 1)
+        if self.window is not None:
+            start = max(start, min(rows) + self.diagonal - self.window + 1)
+            stop = min(stop, max(rows) + self.diagonal + self.window)
+        stop = max(stop, 1)
+        start = max(0, min(start, stop - 1))
+        if self.mask is not None and self.mask.device.type == "cpu":
+            seen = attends(_rows(self.mask, rows)[..., start:stop]).flatten(0, 2).any(0).nonzero()
+            if len(seen):
+                start, stop = start + int(seen[0]), start + int(seen[-1]) + 1
+        return start, stop
+
+    def restrict_(
+        self,
+        logits: Float[Tensor, "batch h r k"],
+        heads: tuple[int, ...],
+        rows: Rows,
+        start: int,
+    ) -> Float[Tensor, "batch h r k"]:
+        """Turn scaled products of `heads` and `rows` with the columns from `start` on into logits, in place."""
+        stop = start + logits.shape[-1]
+        if self.cap is not None:
+            logits.div_(self.cap).tanh_().mul_(self.cap)
+        if self.bias is not None:
+            logits += _rows(_heads(self.bias, heads), rows)[..., start:stop]
+        if self.mask is not None:
+            mask = _rows(_heads(self.mask, heads), rows)[..., start:stop]
+            if mask.dtype != torch.bool:
+                logits += mask
+            logits.masked_fill_(~attends(mask), -torch.inf)
+        if self.causal != "none" or self.window is not None:
+            # Only columns right of the first row's own one (or left of the last row's window) can be excluded.
+            own = torch.as_tensor(rows, device=logits.device)[:, None] + self.diagonal
+            first = start if self.window is not None else max(start, min(rows) + self.diagonal + 1)
+            if first < stop:
+                column = torch.arange(first, stop, device=logits.device)
+                excluded = column > own if self.causal != "none" else torch.zeros_like(column > own)
+                if self.window is not None:
+                    excluded |= (column - own).abs() >= self.window
+                logits[..., first - start :].masked_fill_(excluded, -torch.inf)
+        return logits
+
+    def sink_logits(self, heads: tuple[int, ...], rows: Rows) -> Float[Tensor, "#batch h #r 1"] | None:
+        """Logits of the learned sink, or None where there is none."""
+        if self.sinks is None:
+            return None
+        if self.sinks.dim() == 4:
+            return _rows(_heads(self.sinks, heads), rows)
+        return self.sinks.reshape(1, -1, 1, 1)[:, list(heads)]
+
+
+def attends(mask: Shaped[Tensor, "*shape"]) -> Bool[Tensor, "*shape"]:
+    """Where a mask lets a row attend, whether it is boolean or additive."""
+    if mask.dtype == torch.bool:
+        return mask
+    return mask > torch.finfo(mask.dtype).min
+
+
+def _heads(part: Tensor, heads: tuple[int, ...]) -> Tensor:
+    return part if part.shape[1] == 1 else part[:, as_index(heads)]
+
+
+def _rows(part: Tensor, rows: Rows) -> Tensor:
+    return part if part.shape[2] == 1 else part[:, :, as_index(rows)]
+
+
+def as_index(numbers: Rows) -> slice | list[int]:
+    """Index of these numbers, as a slice (a view, no copy) where they are evenly spaced."""
+    if not isinstance(numbers, range):
+        if len(numbers) == 0 or any(b - a != 1 for a, b in zip(numbers, numbers[1:], strict=False)):
+            return list(numbers)
+        numbers = range(numbers[0], numbers[-1] + 1)
+    return slice(numbers.start, numbers.stop, numbers.step)
+
+
+def _sdpa(module: Any, query: Tensor, mask: Tensor | None, extras: Mapping[str, Any]) -> str:
+    """SDPA: without a mask, ``is_causal`` holds for more than one row, upper-left."""
+    causal = extras.get("is_causal")
+    if causal is None:
+        causal = getattr(module, "is_causal", True)
+    return "upper-left" if mask is None and causal and query.shape[2] > 1 else "none"
+
+
+def _eager(module: Any, query: Tensor, mask: Tensor | None, extras: Mapping[str, Any]) -> str:
+    """Eager: only the additive mask counts; without one, every row sees every column."""
+    if mask is not None and mask.dtype == torch.bool:
+        raise UnsupportedCall("eager attention adds its mask, and a boolean one adds 0 or 1; pass a float mask")
+    return "none"
+
+
+# implementation -> which causal rule its call means, given its mask. Others are refused by name.
+MEANINGS: dict[str, Callable[[Any, Tensor, Tensor | None, Mapping[str, Any]], str]] = {"sdpa": _sdpa, "eager": _eager}
+
+
+def registry_call(
+    implementation: str,
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    mask: Any,
+    extras: Mapping[str, Any],
+) -> AttentionCall:
+    """The call that a function of transformers' attention registry was given.
+
+    Raises
+    ------
+    UnsupportedCall
+        If the implementation or one of its arguments has no exact meaning here.
+    """
+    if implementation not in MEANINGS:
+        raise UnsupportedCall(
+            f"attention ran on {implementation!r}, and only {', '.join(MEANINGS)} are recorded exactly; "
+            'load the model with attn_implementation="sdpa"'
+        )
+    if extras.get("cache") is not None:
+        raise UnsupportedCall("a paged cache changes the keys inside the attention function; use a dynamic cache")
+    if mask is not None and not isinstance(mask, Tensor):
+        raise UnsupportedCall(f"mask of type {type(mask).__name__} on {implementation!r} has no exact meaning here")
+    scale = extras.get("scaling")
+    return AttentionCall(
+        query=query.detach(),
+        key=key.detach(),
+        scale=query.shape[-1] ** -0.5 if scale is None else float(scale),
+        mask=None if mask is None else mask.detach(),
+        causal=MEANINGS[implementation](module, query, mask, extras),
+        cap=extras.get("softcap"),
+        bias=extras.get("position_bias"),
+        sinks=extras.get("s_aux"),
+    )

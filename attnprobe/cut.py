@@ -1,0 +1,67 @@
+"""From a tile, in a call's padded coordinates, to the block of one sample."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from attnprobe.call import as_index
+from attnprobe.errors import UnsupportedCall
+from attnprobe.fields import Block
+from attnprobe.shapes import Bool, Float, Int
+
+OUTSIDE = 1e-6  # weight on columns that are not of the sample, above which the call was misread
+
+
+def cut(
+    weights: Float[Tensor, "head r k"],
+    heads: tuple[int, ...],
+    positions: Int[np.ndarray, " r"],
+    wanted: Bool[np.ndarray, " r"],
+    columns: Int[np.ndarray, " k"],
+    keys: slice,
+    dtype: torch.dtype,
+) -> Block | None:
+    """The wanted rows and the sample's own columns of one batch row's weights.
+
+    Parameters
+    ----------
+    weights, heads
+        On the CPU, of these `heads`; the block may be a view of it.
+    positions, columns
+        Position in the sample of each row and each column, -1 where it is none.
+    wanted
+        Which rows to keep.
+    keys
+        Which key positions to keep.
+
+    Raises
+    ------
+    UnsupportedCall
+        If a wanted row attends to a column that is not of the sample.
+    """
+    rows = np.flatnonzero(wanted & (positions >= 0))
+    if not len(rows):
+        return None
+    part = weights[:, as_index(tuple(rows.tolist()))]
+    inside = columns >= 0
+    if not inside.all():
+        stray = part[:, :, as_index(tuple(np.flatnonzero(~inside).tolist()))]
+        if stray.numel() and float(stray.max()) > OUTSIDE:
+            raise UnsupportedCall(
+                f"a row attends with weight {float(stray.max()):.3g} to a column that is padding or unused; the mask "
+                "that the attention function was given differs from the model's attention_mask"
+            )
+    kept = np.flatnonzero(inside & (columns >= (keys.start or 0)))
+    if keys.stop is not None:
+        kept = kept[columns[kept] < keys.stop]
+    # Columns behind the last row's own one are empty under a causal rule, and then not worth keeping.
+    late = kept[columns[kept] > positions[rows[-1]]]
+    if len(late) and not part[:, :, as_index(tuple(late.tolist()))].any():
+        kept = kept[: len(kept) - len(late)]
+    start = int(columns[kept[0]]) if len(kept) else 0
+    values = part[:, :, as_index(tuple(kept.tolist()))].to(dtype).contiguous()
+    if values.numel() < weights.numel() and values._is_view():
+        values = values.clone()  # a small view would keep the whole tile alive
+    numbers = tuple(positions[rows].tolist())
+    contiguous = numbers[-1] - numbers[0] + 1 == len(numbers)
+    return Block(heads, range(numbers[0], numbers[-1] + 1) if contiguous else numbers, start, values)

@@ -1,0 +1,30 @@
+"""Engines make tiles of exact weights from a call. A new one is a file with a `tiles` function and a row here."""
+
+from collections.abc import Callable, Iterator
+
+from attnprobe.call import AttentionCall, Rows
+from attnprobe.engines import dense, torch
+from attnprobe.engines.tile import Tile
+from attnprobe.errors import SelectionError
+
+Engine = Callable[[AttentionCall, tuple[int, ...], Rows, int], Iterator[Tile]]
+
+ENGINES: dict[str, Engine] = {"dense": dense.tiles, "torch": torch.tiles}
+
+
+def get_engine(name: str) -> Engine:
+    """The engine of that name; ``"auto"`` picks one.
+
+    Raises
+    ------
+    SelectionError
+        If there is none of that name.
+    """
+    if name == "auto":
+        return torch.tiles
+    if name not in ENGINES:
+        raise SelectionError(f"engine={name!r}: there are auto, {', '.join(ENGINES)}")
+    return ENGINES[name]
+
+
+__all__ = ["ENGINES", "Engine", "Tile", "get_engine"]

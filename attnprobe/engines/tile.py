@@ -1,0 +1,31 @@
+"""A tile: weights of some heads and some whole rows of one call."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from attnprobe.call import Rows
+from attnprobe.shapes import Float
+
+
+@dataclass(frozen=True)
+class Tile:
+    """Float32 weights in the call's own (padded) coordinates, on its device.
+
+    Attributes
+    ----------
+    weights
+        ``[batch, head, query, key]``. Rows are whole: columns outside are zero. A row with no key is zeros.
+    heads, rows
+        Which heads and rows of the call.
+    start
+        The call's column that the first column is.
+    sink_mass
+        ``[batch, head, query]``, the share of a learned sink; None where there is none. Rows sum to one minus it.
+    """
+
+    weights: Float[Tensor, "batch h r k"]
+    heads: tuple[int, ...]
+    rows: Rows
+    start: int
+    sink_mass: Float[Tensor, "batch h r"] | None = None

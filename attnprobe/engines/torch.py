@@ -1,0 +1,98 @@
+"""Row blocks in plain PyTorch: float32 products, softmax, no T x T temporary; empty key columns are skipped."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from attnprobe.call import AttentionCall, Rows, as_index
+from attnprobe.engines.tile import Tile
+from attnprobe.errors import BudgetError
+from attnprobe.shapes import Float
+
+# A tile that stays in a CPU's last-level cache is written, scanned and normalised without going to memory each time.
+CPU_TILE = 4 << 20
+GPU_TILE = 64 << 20
+SHARE = 4  # logits, weights, masks and the copy that leaves: each at most this part of the budget
+
+
+@torch.no_grad()
+def tiles(call: AttentionCall, heads: tuple[int, ...], rows: Rows, budget: int) -> Iterator[Tile]:
+    """Tiles of `heads` and `rows`, each of at most a quarter of `budget` bytes.
+
+    Products are taken in float32 at IEEE precision whatever the global matmul settings are: where those allow less
+    (TF32, bfloat16 passes), in float64, which they do not touch.
+
+    Raises
+    ------
+    BudgetError
+        If one row of one head does not fit.
+    """
+    if not len(rows):
+        return
+    dtype = torch.float32 if ieee_float32() else torch.float64
+    share = min(budget // SHARE, CPU_TILE if call.query.device.type == "cpu" else GPU_TILE)
+    line = call.batch * call.keys * dtype.itemsize
+    if line > budget // SHARE:
+        raise BudgetError(
+            f"one row of {call.keys} keys for a batch of {call.batch} takes {line:,} bytes, and a quarter of the budget "
+            f"is {budget // SHARE:,}; raise budget= to at least {line * SHARE:,}, or record smaller batches"
+        )
+    # Few heads at a time, so that a block has enough rows to make a good matrix product.
+    group = max(1, min(len(heads), share // (line * min(len(rows), 64))))
+    for first in range(0, len(heads), group):
+        chosen = heads[first : first + group]
+        yield from _head_tiles(call, chosen, rows, max(1, share // (line * len(chosen))), dtype)
+
+
+def _head_tiles(
+    call: AttentionCall, heads: tuple[int, ...], rows: Rows, height: int, dtype: torch.dtype
+) -> Iterator[Tile]:
+    group = call.heads // call.kv_heads
+    key_heads = tuple(h // group for h in heads)
+    with torch.autocast(call.query.device.type, enabled=False):
+        key = call.key[:, as_index(key_heads)].to(dtype).flatten(0, 1)
+    scratch = torch.empty(0, dtype=dtype, device=key.device)
+    for first in range(0, len(rows), height):
+        block = rows[first : first + height]
+        start, stop = call.columns(block)
+        size = call.batch * len(heads) * len(block) * (stop - start)
+        if scratch.numel() < size:
+            scratch = torch.empty(size, dtype=dtype, device=key.device)
+        with torch.autocast(call.query.device.type, enabled=False):
+            weights, mass = _weights(call, key[:, start:stop], heads, block, start, scratch[:size])
+        yield Tile(weights, heads, block, start, mass)
+
+
+def _weights(
+    call: AttentionCall,
+    key: Float[Tensor, "batch_head k dim"],
+    heads: tuple[int, ...],
+    rows: Rows,
+    start: int,
+    scratch: Float[Tensor, " size"],
+) -> tuple[Float[Tensor, "batch h r k"], Float[Tensor, "batch h r"] | None]:
+    """Weights in memory of their own, made from logits in `scratch`."""
+    query = call.query[:, as_index(heads)][:, :, as_index(rows)].to(key.dtype).flatten(0, 1)
+    logits = scratch.view(query.shape[0], len(rows), key.shape[1])
+    torch.baddbmm(logits, query, key.transpose(1, 2), beta=0, alpha=call.scale, out=logits)
+    logits = call.restrict_(logits.view(call.batch, len(heads), len(rows), -1), heads, rows, start)
+    sink = call.sink_logits(heads, rows)
+    if sink is not None:
+        beside = sink.to(logits.dtype).expand(*logits.shape[:-1], 1)
+        both = torch.cat([logits, beside], -1).softmax(-1)
+        return both[..., :-1].float(), both[..., -1].float()
+    empty = logits.amax(-1, keepdim=True) == -torch.inf if call.may_empty else None
+    weights = logits.softmax(-1).float()
+    if empty is not None:
+        weights.masked_fill_(empty, 0.0)
+    return weights, None
+
+
+def ieee_float32() -> bool:
+    """Whether a float32 matrix product is taken in float32 now, under the process's global settings."""
+    backends = torch.backends
+    for setting in (backends.cuda.matmul.fp32_precision, backends.mkldnn.matmul.fp32_precision):
+        if (backends.fp32_precision if setting == "none" else setting) not in ("ieee", "none"):
+            return False
+    return True

@@ -1,0 +1,62 @@
+"""Every exception that attnprobe raises on purpose.
+
+::
+
+    AttnprobeError
+      SelectionError (ValueError)    a selection names what is not there, or nothing
+        TokenError                   a token is not in the sample, or is there twice
+      UnsupportedModel               a model whose attention cannot be recorded exactly
+      UnsupportedCall                a forward pass that cannot be recorded exactly
+      NothingRecorded                the block ended and a selected site was never seen
+      NotKept (LookupError)          reading what was not kept
+      BudgetError                    what was asked for does not fit the byte budget
+      StoreError
+        RunExists                    the target directory is taken
+        CorruptRun                   a run directory that is not what it says
+
+A message says what is wrong, where, and what to do.
+"""
+
+
+class AttnprobeError(Exception):
+    """Base of all errors that attnprobe raises on purpose."""
+
+
+class SelectionError(AttnprobeError, ValueError):
+    """A selection that is malformed, out of range, ambiguous or empty."""
+
+
+class TokenError(SelectionError):
+    """A token that a sample does not have, or has more than once."""
+
+
+class UnsupportedModel(AttnprobeError):
+    """A model whose attention weights cannot be recorded exactly."""
+
+
+class UnsupportedCall(AttnprobeError):
+    """A forward pass whose attention weights cannot be recorded exactly."""
+
+
+class NothingRecorded(AttnprobeError):
+    """The block ended and nothing, or not every selected site, was seen."""
+
+
+class NotKept(AttnprobeError, LookupError):
+    """Reading rows, heads, sites or samples that a run does not hold."""
+
+
+class BudgetError(AttnprobeError, ValueError):
+    """A byte budget too small for the smallest unit of work."""
+
+
+class StoreError(AttnprobeError):
+    """A run cannot be written or read."""
+
+
+class RunExists(StoreError, FileExistsError):
+    """The run directory exists already."""
+
+
+class CorruptRun(StoreError):
+    """A run directory does not hold what its journal says."""

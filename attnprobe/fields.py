@@ -1,0 +1,189 @@
+"""What a run holds: samples made of sequences, and fields made of row blocks. Plain data, shared by all stores."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from attnprobe.shapes import Float, Int
+
+Rows = range | tuple[int, ...]
+
+DTYPES: dict[str, torch.dtype] = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class Site:
+    """One attention module of a model.
+
+    Attributes
+    ----------
+    key
+        Its name in ``model.named_modules()``.
+    kind
+        ``"self"`` or ``"cross"``.
+    part
+        ``"decoder"``, ``"encoder"``, ``"vision"`` or ``"text"``.
+    layer, heads, kv_heads
+        Its layer number (from 0), query heads and key-value heads.
+    queries, keys
+        The sequence of the sample that its rows and its columns belong to.
+    """
+
+    key: str
+    kind: str
+    part: str
+    layer: int
+    heads: int
+    kv_heads: int
+    queries: str = "main"
+    keys: str = "main"
+
+    @property
+    def label(self) -> str:
+        """Short name for messages: ``layer 3 (cross, transformer.h.3.crossattention)``."""
+        return f"layer {self.layer} ({self.kind}, {self.key})"
+
+
+@dataclass(frozen=True, eq=False)
+class TokenSequence:
+    """One sequence of a sample, without padding.
+
+    Attributes
+    ----------
+    length
+        Number of tokens.
+    ids
+        Token ids; -1 where a token was never seen; None where there are no tokens (embeddings). Without text
+        (`record(text=False)`), each token's rank of first occurrence instead.
+    tokens
+        Strings as the tokenizer shows them (``Ġexplore``), or None.
+    texts
+        The same as text (`` explore``), or None.
+    positions
+        Position ids that the model was given, or None where they count from 0.
+    """
+
+    length: int
+    ids: Int[np.ndarray, " length"] | None = None
+    tokens: tuple[str, ...] | None = None
+    texts: tuple[str, ...] | None = None
+    positions: Int[np.ndarray, " length"] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """One example: its number and name in the run, its sequences, the length of its prompt."""
+
+    index: int
+    id: str
+    sequences: Mapping[str, TokenSequence]
+    prompt_length: int
+
+
+@dataclass(frozen=True)
+class Field:
+    """One kept array of one sample at one site.
+
+    Attributes
+    ----------
+    sample
+        Index of the sample.
+    site
+        Where.
+    group
+        Which of the recording's `keep` items this is; two may keep one site.
+    heads
+        The kept heads, ascending.
+    dtype
+        ``"float32"``, ``"float16"`` or ``"bfloat16"``.
+    what
+        What the values are: ``"weights"``.
+    """
+
+    sample: int
+    site: Site
+    group: int
+    heads: tuple[int, ...]
+    dtype: str = "float32"
+    what: str = "weights"
+
+    @property
+    def name(self) -> str:
+        """Unique name in a run, and the prefix of its tensors' names in a shard."""
+        return f"{self.sample}/{self.site.key}/{self.what}.{self.group}"
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """Some whole rows of some heads of a field.
+
+    A store that is given a block owns it: nobody else writes to `values` any more.
+
+    Attributes
+    ----------
+    heads
+        The heads, of the field's.
+    rows
+        Positions of the rows in the sample, ascending.
+    start
+        Position of the first column. Columns outside of the block are zero.
+    values
+        ``[head, query, key]`` on the CPU, in the field's dtype.
+    """
+
+    heads: tuple[int, ...]
+    rows: Rows
+    start: int
+    values: Float[Tensor, "head query key"]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the values."""
+        return self.values.numel() * self.values.element_size()
+
+
+@dataclass(frozen=True, eq=False)
+class Piece:
+    """Where a block of a field lies: its heads, rows and first column, shape, and what the store needs to find it."""
+
+    heads: tuple[int, ...]
+    rows: Rows
+    start: int
+    shape: tuple[int, int, int]
+    place: Any = field(repr=False)
+
+
+def encode_rows(rows: Rows) -> list[list[int]]:
+    """Row positions as ``[start, stop, step]`` runs, for JSON."""
+    if isinstance(rows, range):
+        return [[rows.start, rows.stop, rows.step]]
+    runs: list[list[int]] = []
+    for row in rows:
+        if runs and row == runs[-1][1]:
+            runs[-1][1] += 1
+        else:
+            runs.append([row, row + 1, 1])
+    return runs
+
+
+def decode_rows(runs: Sequence[Sequence[int]]) -> Rows:
+    """The inverse of `encode_rows`."""
+    if len(runs) == 1:
+        return range(*runs[0])
+    return tuple(row for run in runs for row in range(*run))
+
+
+def describe_rows(rows: Iterable[int]) -> str:
+    """Row positions in few words, for messages: ``0 to 13, 20``."""
+    runs: list[list[int]] = []
+    for row in sorted(rows):
+        if runs and row == runs[-1][1] + 1:
+            runs[-1][1] = row
+        else:
+            runs.append([row, row])
+    parts = [f"{a}" if a == b else f"{a} to {b}" for a, b in runs]
+    return ", ".join(parts if len(parts) <= 6 else [*parts[:5], f"... {parts[-1]}"]) or "none"

@@ -1,0 +1,45 @@
+"""What `generate` was asked for: the length of its prompt, and what cannot be recorded."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from attnprobe.errors import UnsupportedCall
+from attnprobe.lineage import Generation
+
+
+def read_generation(model: Any, arguments: Mapping[str, Any]) -> Generation:
+    """Read the arguments of a `generate` call.
+
+    Raises
+    ------
+    UnsupportedCall
+        For beams, generation without a cache, assistants, and static caches that CUDA would compile.
+    """
+    config = arguments.get("generation_config") or getattr(model, "generation_config", None)
+
+    def option(name: str, default: Any = None) -> Any:
+        value = arguments[name] if name in arguments else getattr(config, name, None)
+        return default if value is None else value
+
+    if option("num_beams", 1) > 1:
+        raise UnsupportedCall("beam search moves rows between beams, so its attention is not recorded; set num_beams=1")
+    if option("use_cache", True) is False:
+        raise UnsupportedCall("without a cache every step is a new forward pass of everything; set use_cache=True")
+    for name in ("assistant_model", "prompt_lookup_num_tokens", "assistant_early_exit", "custom_generate"):
+        if option(name) is not None:
+            raise UnsupportedCall(f"{name} takes guessed tokens back, so its attention is not recorded; leave it out")
+    static = "static" in str(option("cache_implementation", "")) or getattr(
+        arguments.get("past_key_values"), "is_compileable", False
+    )
+    device = getattr(model, "device", None)
+    if static and getattr(device, "type", "cpu") == "cuda" and not option("disable_compile", False):
+        raise UnsupportedCall("generate compiles the model for a static cache on CUDA; pass disable_compile=True")
+    prompt = next(
+        (arguments[n] for n in ("inputs", "input_ids", "inputs_embeds") if arguments.get(n) is not None), None
+    )
+    ends = option("eos_token_id", ())
+    ends = ends.tolist() if hasattr(ends, "tolist") else ends
+    return Generation(
+        prompt_slots=1 if prompt is None else int(prompt.shape[1]),
+        ends=frozenset(ends if isinstance(ends, list | tuple) else [ends]),
+    )

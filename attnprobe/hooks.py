@@ -1,0 +1,202 @@
+"""Everything that touches a model or a registry, and undoes it.
+
+Entering and leaving is counted, so recorders may be nested, overlap and leave in any order; what others registered
+meanwhile is never overwritten. An attention module that is watched carries a temporary marker, which a compiler can
+trace: modules that are not watched run the same code as before, compiled or not.
+"""
+
+import functools
+import inspect
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from attnprobe.errors import UnsupportedModel
+from attnprobe.sites import Anatomy
+
+MARK = "_attnprobe_watched"
+_lock = threading.RLock()
+_open = {"registry": 0, "eager": 0}
+_watchers: dict[int, list[tuple["Watcher", int]]] = {}
+_generators: dict[int, list["Watcher"]] = {}
+
+
+class Watcher(Protocol):
+    """What a recorder does when the model runs."""
+
+    def before_forward(self, arguments: Mapping[str, Any]) -> None:
+        """The backbone is about to run with these arguments, by name."""
+
+    def after_forward(self, output: Any) -> None:
+        """The backbone returned."""
+
+    def attention(
+        self, site: int, implementation: str, query: Tensor, key: Tensor, mask: Any, extras: Mapping[str, Any]
+    ) -> None:
+        """The site of that number is about to compute attention."""
+
+    def refuse_compiled(self) -> None:
+        """The site runs inside compiled code."""
+
+    def generation(self, model: nn.Module, arguments: Mapping[str, Any]) -> Any:
+        """A context manager around `generate`."""
+
+
+@contextmanager
+def watching(model: nn.Module, anatomy: Anatomy, watched: tuple[int, ...], watcher: Watcher) -> Iterator[None]:
+    """Let `watcher` see the model's backbone, its `generate`, and the sites of these numbers, for the block."""
+    with ExitStack() as undo:
+        eager = any(anatomy.modules[i].config._attn_implementation == "eager" for i in watched)
+        undo.enter_context(_wrapped_registry(eager))
+        for number in watched:
+            undo.enter_context(_marked(anatomy.modules[number], watcher, number))
+        backbone = anatomy.backbone
+        signature = inspect.signature(backbone.forward)
+
+        def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            watcher.before_forward(signature.bind_partial(*args, **kwargs).arguments)
+
+        def after(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+            watcher.after_forward(output)
+
+        undo.callback(backbone.register_forward_pre_hook(before, with_kwargs=True).remove)
+        undo.callback(backbone.register_forward_hook(after, with_kwargs=True).remove)
+        for module in model.modules():
+            if callable(getattr(module, "generate", None)) and any(m is backbone for m in module.modules()):
+                undo.enter_context(_shadowed_generate(module, watcher))
+        yield
+
+
+# --- the attention registry --------------------------------------------------------------------------------------
+
+
+@functools.cache
+def _wrapper(implementation: str, inner: Callable[..., Any] | None) -> Callable[..., Any]:
+    """The function that stands in for a registry entry: one object for ever, so that nothing is compiled twice."""
+
+    def attnprobe_attention(
+        module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any = None, *args: Any, **kw: Any
+    ) -> Any:
+        if hasattr(module, MARK):
+            _observe(implementation, module, query, key, attention_mask, kw, torch.compiler.is_compiling())
+        function = _eager_of(type(module)) if inner is None else inner
+        return function(module, query, key, value, attention_mask, *args, **kw)
+
+    attnprobe_attention.attnprobe_wraps = (implementation, inner)  # type: ignore[attr-defined]
+    return attnprobe_attention
+
+
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def _observe(
+    implementation: str, module: nn.Module, query: Tensor, key: Tensor, mask: Any, kw: dict[str, Any], compiled: bool
+) -> None:
+    if torch._C._current_graph_task_id() != -1:
+        return  # gradient checkpointing runs the forward again inside backward: seen already
+    for watcher, site in tuple(_watchers.get(id(module), ())):
+        if compiled:
+            watcher.refuse_compiled()
+        watcher.attention(site, implementation, query, key, mask, kw)
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _eager_of(cls: type) -> Callable[..., Any]:
+    """The eager function that an attention class names in its forward: what it would have run without us."""
+    for base in cls.__mro__:
+        forward = inspect.unwrap(vars(base)["forward"]) if "forward" in vars(base) else None
+        code = getattr(forward, "__code__", None)
+        names = [n for n in code.co_names if "eager" in n and "attention" in n] if code is not None else []
+        if len(names) == 1 and callable(function := forward.__globals__.get(names[0])):  # type: ignore[union-attr]
+            return function
+    raise UnsupportedModel(
+        f"{cls.__name__} runs eager attention in a way that attnprobe does not know while a model on eager is recorded; "
+        'load the recorded model with attn_implementation="sdpa"'
+    )
+
+
+@contextmanager
+def _wrapped_registry(eager: bool) -> Iterator[None]:
+    from transformers.modeling_utils import AttentionInterface
+
+    mapping: dict[str, Callable[..., Any]] = AttentionInterface._global_mapping
+    with _lock:
+        _open["registry"] += 1
+        _open["eager"] += eager
+        for name, function in list(mapping.items()):
+            if not hasattr(function, "attnprobe_wraps"):
+                AttentionInterface.register(name, _wrapper(name, function))
+        if eager and "eager" not in mapping:
+            AttentionInterface.register("eager", _wrapper("eager", None))
+    try:
+        yield
+    finally:
+        with _lock:
+            _open["registry"] -= 1
+            _open["eager"] -= eager
+            for name, function in list(mapping.items()):
+                inner = getattr(function, "attnprobe_wraps", (None, None))[1]
+                if inner is not None and not _open["registry"]:
+                    AttentionInterface.register(name, inner)
+            if not _open["eager"] and mapping.get("eager") is _wrapper("eager", None):
+                del mapping["eager"]
+
+
+@contextmanager
+def _marked(module: nn.Module, watcher: Watcher, site: int) -> Iterator[None]:
+    entry = (watcher, site)
+    with _lock:
+        _watchers.setdefault(id(module), []).append(entry)
+        module.__dict__[MARK] = True
+    try:
+        yield
+    finally:
+        with _lock:
+            _watchers[id(module)].remove(entry)
+            if not _watchers[id(module)]:
+                del _watchers[id(module)], module.__dict__[MARK]
+
+
+# --- generate ----------------------------------------------------------------------------------------------------
+
+
+class _Generate:
+    """Stands in for a model's `generate`, and lets its watchers look at the arguments first."""
+
+    def __init__(self, model: nn.Module, inner: Callable[..., Any], own: bool) -> None:
+        self.model = model
+        self.inner = inner
+        self.own = own  # whether the instance had a `generate` of its own before
+        functools.update_wrapper(self, inner)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the model's own `generate` inside of what the watchers put around it."""
+        arguments = {**dict(zip(("inputs", "generation_config"), args, strict=False)), **kwargs}
+        with ExitStack() as stack:
+            for watcher in tuple(_generators.get(id(self.model), ())):
+                stack.enter_context(watcher.generation(self.model, arguments))
+            return self.inner(*args, **kwargs)
+
+
+@contextmanager
+def _shadowed_generate(model: nn.Module, watcher: Watcher) -> Iterator[None]:
+    with _lock:
+        if not _generators.setdefault(id(model), []):
+            own = "generate" in model.__dict__
+            model.__dict__["generate"] = _Generate(model, model.generate, own)  # type: ignore[arg-type]
+        shadow = model.__dict__["generate"]
+        _generators[id(model)].append(watcher)
+    try:
+        yield
+    finally:
+        with _lock:
+            _generators[id(model)].remove(watcher)
+            if not _generators[id(model)]:
+                del _generators[id(model)]
+                if model.__dict__.get("generate") is shadow:
+                    if shadow.own:
+                        model.__dict__["generate"] = shadow.inner
+                    else:
+                        del model.__dict__["generate"]

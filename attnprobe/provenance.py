@@ -1,0 +1,53 @@
+"""What a run says of its origin: model, configuration, versions."""
+
+import platform
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import xxhash
+from torch import nn
+
+from attnprobe.fields import Site
+from attnprobe.keep import Kept
+from attnprobe.store import Manifest
+
+
+def describe_model(model: nn.Module) -> dict[str, Any]:
+    """Class, name, revision and configuration hash of a model."""
+    config = getattr(model, "config", None)
+    text = config.to_json_string(use_diff=False) if hasattr(config, "to_json_string") else repr(config)
+    parameter = next(model.parameters(), None)
+    return {
+        "class": type(model).__name__,
+        "name": getattr(config, "_name_or_path", None) or None,
+        "revision": getattr(config, "_commit_hash", None),
+        "config_xxh3": xxhash.xxh3_64_hexdigest(text.encode()),
+        "attention": getattr(config, "_attn_implementation", None),
+        "dtype": None if parameter is None else str(parameter.dtype).removeprefix("torch."),
+        "device": None if parameter is None else parameter.device.type,
+    }
+
+
+def make_manifest(model: dict[str, Any], sites: Sequence[Site], keep: Sequence[Kept], text: bool) -> Manifest:
+    """The manifest of a recording that starts now."""
+    return Manifest(
+        model=model,
+        sites=tuple(sites),
+        keep=tuple(kept.describe() for kept in keep),
+        versions=versions(),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        text=text,
+    )
+
+
+def versions() -> dict[str, str]:
+    """Versions of what determines the numbers."""
+    found = {"python": platform.python_version()}
+    for package in ("attnprobe", "torch", "transformers"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:  # a plain checkout on the path
+            found[package] = "not installed"
+    return found

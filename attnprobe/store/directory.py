@@ -1,0 +1,210 @@
+"""The run directory, written: a manifest, shards of row blocks, one journal a writer (docs/format.md).
+
+::
+
+    run/manifest.json                   what the run is of
+    run/shards/WRITER-00000.safetensors row blocks and token ids
+    run/journal/WRITER.jsonl            which shards and samples are whole
+"""
+
+import json
+import os
+import re
+import secrets
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from attnprobe.errors import RunExists, StoreError
+from attnprobe.fields import Block, Field, Sample, TokenSequence, encode_rows
+from attnprobe.store.base import FORMAT, Manifest
+from attnprobe.store.join import RowJoiner
+from attnprobe.store.journal import append_line
+from attnprobe.store.read_directory import DirectoryReader
+from attnprobe.store.shard import ShardWriter, sync_directory
+
+GROUP = 32 << 20  # small samples are listed together once this many bytes wait
+
+
+class DirectoryWriter:
+    """Streams blocks to shards; a sample is listed once every shard that it lies in is whole.
+
+    Parameters
+    ----------
+    path
+        The run directory; it must not exist, or hold a run and `overwrite` be set.
+    manifest
+        What the run is of.
+    overwrite
+        Replace a run that is there.
+    held
+        Bytes of small blocks that may wait to be joined.
+
+    Raises
+    ------
+    RunExists
+        If the path is taken.
+    StoreError
+        If it cannot be written.
+    """
+
+    def __init__(self, path: Path, manifest: Manifest, overwrite: bool = False, held: int = 16 << 20) -> None:
+        self.path = path
+        self._writer = secrets.token_hex(4)
+        self._shards = 0
+        self._shard: ShardWriter | None = None
+        self._closed: list[dict[str, Any]] = []  # whole, not listed yet
+        self._blocks: dict[int, dict[Field, list[dict[str, Any]]]] = {}
+        self._committed: list[dict[str, Any]] = []
+        self._waiting = 0
+        self._joiner = RowJoiner(self._put, held)
+        _make_room(path, overwrite)
+        try:
+            (path / "shards").mkdir(parents=True)
+            (path / "journal").mkdir()
+            text = json.dumps(asdict(manifest), indent=1) + "\n"
+            partial = path / "manifest.json.partial"
+            with partial.open("w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.rename(path / "manifest.json")
+            sync_directory(path)
+        except OSError as error:
+            raise StoreError(f"cannot write the run {path}: {error.strerror}; choose another directory") from error
+
+    def write(self, field: Field, block: Block) -> None:
+        """Append a block."""
+        self._joiner.write(field, block)
+
+    def _put(self, field: Field, block: Block) -> None:
+        pieces = self._blocks.setdefault(field.sample, {}).setdefault(field, [])
+        name = f"{field.name}/{len(pieces):05d}"
+        place = self._append(name, block.values)
+        pieces.append(
+            {
+                **place,
+                "tensor": name,
+                "heads": encode_rows(block.heads),
+                "rows": encode_rows(block.rows),
+                "start": block.start,
+                "shape": list(block.values.shape),
+            }
+        )
+
+    def _append(self, name: str, tensor: torch.Tensor) -> dict[str, Any]:
+        nbytes = tensor.numel() * tensor.element_size()
+        if self._shard is not None and not self._shard.takes(name, nbytes):
+            self._close_shard()
+        if self._shard is None:
+            path = self.path / "shards" / f"{self._writer}-{self._shards:05d}.safetensors"
+            self._shard = ShardWriter(path, {"format": "pt", "attnprobe.format": str(FORMAT)})
+            self._shards += 1
+        self._shard.append(name, tensor)
+        self._waiting += nbytes
+        return {"file": self._shard.path.name}
+
+    def commit(self, sample: Sample) -> None:
+        """Take a sample as whole; it is listed with the next group."""
+        self._joiner.flush_sample(sample.index)
+        fields = self._blocks.pop(sample.index, {})
+        self._committed.append(
+            {
+                "index": sample.index,
+                "id": sample.id,
+                "prompt_length": sample.prompt_length,
+                "sequences": {n: self._put_sequence(sample.index, n, s) for n, s in sample.sequences.items()},
+                "fields": [
+                    {
+                        "site": field.site.key,
+                        "group": field.group,
+                        "heads": encode_rows(field.heads),
+                        "dtype": field.dtype,
+                        "what": field.what,
+                        "blocks": pieces,
+                    }
+                    for field, pieces in fields.items()
+                ],
+            }
+        )
+        if self._waiting >= GROUP:
+            self._list()
+
+    def _put_sequence(self, sample: int, name: str, sequence: TokenSequence) -> dict[str, Any]:
+        record: dict[str, Any] = {"length": sequence.length}
+        prefix = f"{sample}/sequences/{name}"
+        for part in ("ids", "positions"):
+            numbers: np.ndarray | None = getattr(sequence, part)
+            if numbers is not None:
+                tensor = torch.from_numpy(np.asarray(numbers, np.int64))
+                record[part] = {"tensor": f"{prefix}/{part}", **self._append(f"{prefix}/{part}", tensor)}
+        for part in ("tokens", "texts"):
+            strings: tuple[str, ...] | None = getattr(sequence, part)
+            if strings is not None:
+                data = np.frombuffer(json.dumps(strings, ensure_ascii=False).encode(), np.uint8)
+                tensor = torch.from_numpy(data.copy())
+                record[part] = {"tensor": f"{prefix}/{part}", **self._append(f"{prefix}/{part}", tensor)}
+        return record
+
+    def discard(self, sample: int) -> None:
+        """Forget a sample; what was written of it stays unlisted."""
+        self._joiner.drop_sample(sample)
+        self._blocks.pop(sample, None)
+
+    def _close_shard(self) -> None:
+        if self._shard is None:
+            return
+        shard, self._shard = self._shard, None
+        shard.close()
+        self._closed.append({"file": shard.path.name, "size": shard.nbytes, "xxh3_64": shard.hashes})
+
+    def _list(self) -> None:
+        self._waiting = 0
+        if not self._committed:
+            return
+        self._close_shard()
+        try:
+            journal = self.path / "journal" / f"{self._writer}.jsonl"
+            append_line(journal, {"shards": self._closed, "samples": self._committed})
+            sync_directory(journal.parent)
+        except OSError as error:
+            raise StoreError(f"cannot write the journal of {self.path}: {error.strerror}") from error
+        self._closed, self._committed = [], []
+
+    def close(self) -> None:
+        """List what was committed; remove an unfinished shard of samples that were not."""
+        try:
+            self._list()
+        finally:
+            shard, self._shard = self._shard, None
+            if shard is not None:
+                shard.abort()
+
+    def reader(self) -> DirectoryReader:
+        """A reader of what is listed."""
+        return DirectoryReader(self.path)
+
+
+def _make_room(path: Path, overwrite: bool) -> None:
+    if not path.exists() and not path.is_symlink():
+        return
+    if path.is_dir() and not any(path.iterdir()):
+        path.rmdir()
+        return
+    if not overwrite:
+        raise RunExists(f"{path} exists already; choose another path, or pass overwrite=True (--overwrite)")
+    if not is_run(path):
+        raise RunExists(f"{path} exists and is not a run of attnprobe, so it is not overwritten; choose another path")
+    shutil.rmtree(path)
+
+
+def is_run(path: Path) -> bool:
+    """Whether a directory holds a run's manifest and nothing that a run does not hold."""
+    if path.is_symlink() or not (path / "manifest.json").is_file():
+        return False
+    known = re.compile(r"manifest\.json(\.partial)?|shards|journal")
+    return all(known.fullmatch(entry.name) for entry in path.iterdir())

@@ -1,0 +1,189 @@
+"""The run directory, read: only what the journals list; nothing but numbers and names is loaded before it is asked for."""
+
+import json
+import re
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from attnprobe.errors import CorruptRun, StoreError
+from attnprobe.fields import Field, Piece, Sample, Site, TokenSequence, decode_rows
+from attnprobe.shapes import Float
+from attnprobe.store.base import FORMAT, Manifest
+from attnprobe.store.journal import read_lines
+
+_FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}\.safetensors")
+OPEN_FILES = 16
+
+
+class DirectoryReader:
+    """Reads a run directory; safe while a writer adds to it (open it again to see more).
+
+    Raises
+    ------
+    StoreError
+        If there is no run at `path`, or one of a format that this version does not read.
+    CorruptRun
+        If a listed shard is missing or short, or a record makes no sense.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._manifest = read_manifest(path)
+        self._sites = {site.key: site for site in self._manifest.sites}
+        self._records: dict[int, dict[str, Any]] = {}
+        self._files: OrderedDict[tuple[str, str], Any] = OrderedDict()
+        for journal in sorted((path / "journal").glob("*.jsonl")):
+            for line in read_lines(journal):
+                self._take(journal, line)
+
+    def _take(self, journal: Path, line: Mapping[str, Any]) -> None:
+        try:
+            for shard in line["shards"]:
+                self._check(shard["file"], shard["size"])
+            for record in line["samples"]:
+                self._records[record["index"]] = record
+        except (KeyError, TypeError) as error:
+            raise CorruptRun(f"{journal}: a record lacks {error}; the file was changed") from error
+
+    def _check(self, name: str, size: int) -> None:
+        if not isinstance(name, str) or not _FILE.fullmatch(name):
+            raise CorruptRun(f"{self.path}: the journal names {name!r}, which is no name of a shard")
+        file = self.path / "shards" / name
+        if file.is_symlink() or not file.is_file():
+            raise CorruptRun(f"{file} is listed and not there; restore it, or record again")
+        if file.stat().st_size != size:
+            raise CorruptRun(f"{file} has {file.stat().st_size:,} bytes and should have {size:,}; restore it")
+
+    @property
+    def manifest(self) -> Manifest:
+        """What the run is of."""
+        return self._manifest
+
+    @property
+    def location(self) -> str | None:
+        """Path of the run."""
+        return str(self.path)
+
+    @property
+    def samples(self) -> Sequence[Sample]:
+        """The listed samples; each is read when it is asked for."""
+        return _Samples(self, sorted(self._records))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all listed values."""
+        total = 0
+        for index in self._records:
+            for field, pieces in self.fields(index).items():
+                size = 4 if field.dtype == "float32" else 2
+                total += sum(size * piece.shape[0] * piece.shape[1] * piece.shape[2] for piece in pieces)
+        return total
+
+    def fields(self, sample: int) -> Mapping[Field, Sequence[Piece]]:
+        """The fields of a sample."""
+        found: dict[Field, list[Piece]] = {}
+        for record in self._records.get(sample, {"fields": ()})["fields"]:
+            heads = tuple(decode_rows(record["heads"]))
+            site = self._sites[record["site"]]
+            field = Field(sample, site, record["group"], heads, record["dtype"], record["what"])
+            found[field] = [
+                Piece(
+                    tuple(decode_rows(block["heads"])),
+                    decode_rows(block["rows"]),
+                    block["start"],
+                    tuple(block["shape"]),
+                    (block["file"], block["tensor"]),
+                )
+                for block in record["blocks"]
+            ]
+        return found
+
+    def values(
+        self, field: Field, piece: Piece, heads: slice, rows: slice, columns: slice
+    ) -> Float[np.ndarray, "head query key"]:
+        """A part of a block, read from its file."""
+        file, name = piece.place
+        framework = "pt" if field.dtype == "bfloat16" else "numpy"
+        try:
+            part = self._open(file, framework).get_slice(name)[heads, rows, columns]
+        except SafetensorError as error:
+            raise CorruptRun(f"{self.path / 'shards' / file}, tensor {name}: {error}") from error
+        array: np.ndarray = part.float().numpy() if framework == "pt" else part
+        return array
+
+    def sample(self, index: int) -> Sample:
+        """Read one sample's sequences."""
+        record = self._records[index]
+        sequences = {name: self._sequence(data) for name, data in record["sequences"].items()}
+        return Sample(index, record["id"], sequences, record["prompt_length"])
+
+    def _sequence(self, record: Mapping[str, Any]) -> TokenSequence:
+        def load(part: str) -> Any:
+            if part not in record:
+                return None
+            data = self._open(record[part]["file"], "numpy").get_tensor(record[part]["tensor"])
+            return tuple(json.loads(data.tobytes())) if data.dtype == np.uint8 else data
+
+        return TokenSequence(record["length"], load("ids"), load("tokens"), load("texts"), load("positions"))
+
+    def _open(self, name: str, framework: str) -> Any:
+        if not _FILE.fullmatch(name):
+            raise CorruptRun(f"{self.path}: {name!r} is no name of a shard")
+        key = (name, framework)
+        if key not in self._files:
+            try:
+                self._files[key] = safe_open(self.path / "shards" / name, framework)
+            except (OSError, SafetensorError) as error:
+                raise CorruptRun(f"{self.path / 'shards' / name} cannot be read: {error}") from error
+            if len(self._files) > OPEN_FILES:
+                self._files.popitem(last=False)
+        self._files.move_to_end(key)
+        return self._files[key]
+
+
+class _Samples(Sequence[Sample]):
+    """The samples of a run, read one by one."""
+
+    def __init__(self, reader: DirectoryReader, indices: list[int]) -> None:
+        self._reader = reader
+        self._indices = indices
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    @overload
+    def __getitem__(self, index: int) -> Sample: ...
+    @overload
+    def __getitem__(self, index: slice) -> "Sequence[Sample]": ...
+    def __getitem__(self, index: int | slice) -> "Sample | Sequence[Sample]":
+        if isinstance(index, slice):
+            return _Samples(self._reader, self._indices[index])
+        return self._reader.sample(self._indices[index])
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Read what a run is of.
+
+    Raises
+    ------
+    StoreError
+        If there is no run, or its format is not read by this version.
+    """
+    try:
+        record = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise StoreError(f"there is no run at {path} (no manifest.json)") from None
+    except (OSError, ValueError) as error:
+        raise CorruptRun(f"{path / 'manifest.json'} cannot be read: {error}") from error
+    version = record.get("format") if isinstance(record, dict) else None
+    if version != FORMAT:
+        raise StoreError(f"{path} has format {version!r}, and this version of attnprobe reads {FORMAT}")
+    try:
+        return Manifest(**{**record, "sites": tuple(Site(**site) for site in record["sites"])})
+    except (KeyError, TypeError) as error:
+        raise CorruptRun(f"{path / 'manifest.json'} is not a manifest: {error}") from error

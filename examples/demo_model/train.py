@@ -1,0 +1,170 @@
+"""Train the small GPT-2 that ships as ``attnprobe.demo``: a tokenizer, then a model, then a log.
+
+The batches are half plain text, half random tokens that repeat. Text teaches the usual previous-token and first-token
+heads; random tokens that return after a period of random length can only be predicted by induction (Olsson et
+al. 2022, "In-context Learning and Induction Heads"), so a head of that kind has to form. Every row starts at a random
+position, so that all 1,024 learned positions are trained from sequences half as long. Sequences are short at first and
+grow: with few places to choose from, induction forms early, and then stretches.
+
+Run it from the root of the repository (about 25 minutes on two cores)::
+
+    python examples/demo_model/train.py CORPUS.txt --out attnprobe/demo/model --log examples/demo_model/log.json
+"""
+
+import json
+import math
+import platform
+import time
+from pathlib import Path
+
+import click
+import torch
+import torch.nn.functional as F
+from tokenizers import ByteLevelBPETokenizer
+from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+
+SEED = 20_26
+END = "<|endoftext|>"
+VOCABULARY = 2048
+TOKENS = 4096  # a step
+CONTEXT = {0.0: 64, 0.35: 128, 0.6: 256, 0.8: 512}  # from this share of the steps on
+SHAPE = {"n_layer": 4, "n_head": 8, "n_embd": 160, "n_positions": 1024}
+
+
+def train_tokenizer(corpus: Path) -> PreTrainedTokenizerFast:
+    """Byte-level BPE, as GPT-2's: a leading space is part of the word and shows as ``Ġ``."""
+    bpe = ByteLevelBPETokenizer()
+    bpe.train([str(corpus)], vocab_size=VOCABULARY, min_frequency=2, special_tokens=[END], show_progress=False)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=bpe._tokenizer,
+        bos_token=END,
+        eos_token=END,
+        model_max_length=SHAPE["n_positions"],
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def repeated_random(rows: int, context: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+    """Random tokens whose segments return, and labels (-100 where nothing can be known)."""
+    ids = torch.randint(1, VOCABULARY, (rows, context), generator=generator)
+    labels = torch.full_like(ids, -100)
+    for row in range(rows):
+        period = int(torch.randint(6, context // 2 + 1, (), generator=generator))
+        for start in range(period, context, period):
+            stop = min(start + period, context)
+            ids[row, start:stop] = ids[row, : stop - start]
+        labels[row, period + 1 :] = ids[row, period + 1 :]
+    return ids, labels
+
+
+def text_rows(stream: torch.Tensor, rows: int, context: int, generator: torch.Generator) -> torch.Tensor:
+    starts = torch.randint(0, len(stream) - context, (rows,), generator=generator)
+    return torch.stack([stream[s : s + context] for s in starts.tolist()])
+
+
+def losses(model: GPT2LMHeadModel, ids: torch.Tensor, labels: torch.Tensor, offset: torch.Tensor) -> torch.Tensor:
+    """Mean cross-entropy (nats) of each row."""
+    positions = offset[:, None] + torch.arange(ids.shape[1])
+    logits = model(input_ids=ids, position_ids=positions, use_cache=False).logits[:, :-1]
+    targets = labels[:, 1:]
+    token = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=-100, reduction="none")
+    return token.view_as(targets).sum(1) / (targets != -100).sum(1)
+
+
+@torch.no_grad()
+def evaluate(model: GPT2LMHeadModel, stream: torch.Tensor, generator: torch.Generator) -> dict[str, float]:
+    model.eval()
+    context = max(CONTEXT.values())
+    text = text_rows(stream, 16, context, generator)
+    ids, labels = repeated_random(16, context, generator)
+    zero = torch.zeros(16, dtype=torch.long)
+    result = {
+        "text": losses(model, text, text, zero).mean().item(),
+        "repeats": losses(model, ids, labels, zero).mean().item(),
+    }
+    model.train()
+    return result
+
+
+@click.command()
+@click.argument("corpus", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), required=True)
+@click.option("--log", type=click.Path(path_type=Path), required=True)
+@click.option("--steps", default=2000, show_default=True)
+@click.option("--rate", default=2e-3, show_default=True, help="Peak learning rate.")
+def main(corpus: Path, out: Path, log: Path, steps: int, rate: float) -> None:
+    torch.manual_seed(SEED)
+    generator = torch.Generator().manual_seed(SEED)
+    tokenizer = train_tokenizer(corpus)
+    end = tokenizer.convert_tokens_to_ids(END)
+    config = GPT2Config(
+        vocab_size=VOCABULARY,
+        bos_token_id=end,
+        eos_token_id=end,
+        attn_pdrop=0.0,
+        embd_pdrop=0.0,
+        resid_pdrop=0.0,
+        initializer_range=0.08,  # about 1 / sqrt(n_embd): attention is not uniform at the start
+        **SHAPE,
+    )
+    model = GPT2LMHeadModel(config)
+    stream = torch.tensor(tokenizer(corpus.read_text(), verbose=False).input_ids)
+    train, held_out = stream[: -len(stream) // 20], stream[-len(stream) // 20 :]
+    # Muon on the matrices: attention that has to be composed over two layers forms several times sooner than with AdamW.
+    matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and ".h." in n]
+    others = [p for n, p in model.named_parameters() if p.ndim != 2 or ".h." not in n]
+    optimizers = [
+        torch.optim.Muon(matrices, lr=rate, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(others, lr=rate, betas=(0.9, 0.98), weight_decay=0.01),
+    ]
+
+    def factor(step: int) -> float:
+        return min(1.0, (step + 1) / 100) * (0.05 + 0.95 * (0.5 + 0.5 * math.cos(math.pi * step / steps)))
+
+    schedules = [torch.optim.lr_scheduler.LambdaLR(optimizer, factor) for optimizer in optimizers]
+    began, history = time.monotonic(), []
+    for step in range(steps):
+        context = max(length for share, length in CONTEXT.items() if step >= share * steps)
+        rows = TOKENS // context
+        text = text_rows(train, rows // 2, context, generator)
+        ids, labels = repeated_random(rows // 2, context, generator)
+        offset = torch.randint(0, SHAPE["n_positions"] - context + 1, (rows,), generator=generator)
+        row_losses = losses(model, torch.cat([text, ids]), torch.cat([text, labels]), offset)
+        model.zero_grad(set_to_none=True)
+        row_losses.mean().backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        for optimizer, schedule in zip(optimizers, schedules, strict=True):
+            optimizer.step()
+            schedule.step()
+        if step % 50 == 49 or step == steps - 1:
+            point = {
+                "step": step + 1,
+                "context": context,
+                "train_text": row_losses[: rows // 2].mean().item(),
+                "train_repeats": row_losses[rows // 2 :].mean().item(),
+                "minutes": (time.monotonic() - began) / 60,
+            }
+            history.append({k: round(v, 4) for k, v in point.items()})
+            click.echo(json.dumps(history[-1]), err=True)
+    final = {k: round(v, 4) for k, v in evaluate(model, held_out, generator).items()}
+    model.half().save_pretrained(out)
+    tokenizer.save_pretrained(out)
+    record = {
+        "seed": SEED,
+        "steps": steps,
+        "tokens_a_step": TOKENS,
+        "rate": rate,
+        "context": CONTEXT,
+        "shape": SHAPE,
+        "corpus": {"name": corpus.name, "tokens": len(stream), "held_out": len(held_out)},
+        "final_loss_held_out": final,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "history": history,
+    }
+    log.write_text(json.dumps(record, indent=1) + "\n")
+    click.echo(json.dumps(final))
+
+
+if __name__ == "__main__":
+    main()
