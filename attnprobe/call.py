@@ -7,6 +7,7 @@ each backend reads its mask is settled once, in `MEANINGS`.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -188,7 +189,7 @@ def _rows(part: Tensor, rows: Rows) -> Tensor:
 def as_index(numbers: Rows) -> slice | list[int]:
     """Index of these numbers, as a slice (a view, no copy) where they are evenly spaced."""
     if not isinstance(numbers, range):
-        if len(numbers) == 0 or any(b - a != 1 for a, b in zip(numbers, numbers[1:], strict=False)):
+        if len(numbers) == 0 or any(b - a != 1 for a, b in pairwise(numbers)):
             return list(numbers)
         numbers = range(numbers[0], numbers[-1] + 1)
     return slice(numbers.start, numbers.stop, numbers.step)

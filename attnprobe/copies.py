@@ -36,7 +36,7 @@ class Copies:
             hosts.append(host)
             nbytes += host.numel() * host.element_size()
             if pinned:
-                event = torch.cuda.Event()
+                event = torch.cuda.Event()  # type: ignore[no-untyped-call]
                 event.record(torch.cuda.current_stream(tensor.device))
         self._flying.append((hosts, event, nbytes, then))
         self._nbytes += nbytes

@@ -10,7 +10,7 @@ import inspect
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -46,11 +46,15 @@ class Watcher(Protocol):
         """A context manager around `generate`."""
 
 
+def _implementation(module: Any) -> Any:
+    return module.config._attn_implementation
+
+
 @contextmanager
 def watching(model: nn.Module, anatomy: Anatomy, watched: tuple[int, ...], watcher: Watcher) -> Iterator[None]:
     """Let `watcher` see the model's backbone, its `generate`, and the sites of these numbers, for the block."""
     with ExitStack() as undo:
-        eager = any(anatomy.modules[i].config._attn_implementation == "eager" for i in watched)
+        eager = any(_implementation(anatomy.modules[i]) == "eager" for i in watched)
         undo.enter_context(_wrapped_registry(eager))
         for number in watched:
             undo.enter_context(_marked(anatomy.modules[number], watcher, number))
@@ -110,9 +114,9 @@ def _eager_of(cls: type) -> Callable[..., Any]:
         code = getattr(forward, "__code__", None)
         names = [n for n in code.co_names if "eager" in n and "attention" in n] if code is not None else []
         if len(names) == 1 and callable(function := forward.__globals__.get(names[0])):  # type: ignore[union-attr]
-            return function
+            return cast(Callable[..., Any], function)
     raise UnsupportedModel(
-        f"{cls.__name__} runs eager attention in a way that attnprobe does not know while a model on eager is recorded; "
+        f"{cls.__name__} runs eager attention in an unknown way while a model on eager attention is recorded; "
         'load the recorded model with attn_implementation="sdpa"'
     )
 
@@ -186,7 +190,7 @@ def _shadowed_generate(model: nn.Module, watcher: Watcher) -> Iterator[None]:
         if not _generators.setdefault(id(model), []):
             own = "generate" in model.__dict__
             model.__dict__["generate"] = _Generate(model, model.generate, own)  # type: ignore[arg-type]
-        shadow = model.__dict__["generate"]
+        shadow: _Generate = model.__dict__["generate"]
         _generators[id(model)].append(watcher)
     try:
         yield

@@ -149,8 +149,8 @@ class Forward:
         """
         if selection.queries.from_end and self.prompt_open():
             raise UnsupportedCall(
-                f"queries={selection.queries.text!r} count from the end of a prompt that came in several forward passes; "
-                "tell its length: with rec.sample(prompt_length=...)"
+                f"queries={selection.queries.text!r} count from the end of a prompt that came in several passes; tell "
+                "its length: with rec.sample(prompt_length=...)"
             )
         wanted = np.zeros(self.count, bool)
         for b, sample in enumerate(self.lineage.samples):

@@ -16,7 +16,7 @@ from attnprobe.store import Manifest
 
 def describe_model(model: nn.Module) -> dict[str, Any]:
     """Class, name, revision and configuration hash of a model."""
-    config = getattr(model, "config", None)
+    config: Any = getattr(model, "config", None)
     text = config.to_json_string(use_diff=False) if hasattr(config, "to_json_string") else repr(config)
     parameter = next(model.parameters(), None)
     return {

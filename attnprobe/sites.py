@@ -65,10 +65,6 @@ class Anatomy:
     modules: tuple[nn.Module, ...]
     backbone: nn.Module
 
-    def layers(self, kind: str) -> int:
-        """Number of layers that have a site of this kind."""
-        return 1 + max((s.layer for s in self.sites if s.kind == kind), default=-1)
-
 
 def find_sites(model: nn.Module) -> Anatomy:
     """Find the attention modules of a model.

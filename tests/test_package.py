@@ -28,6 +28,7 @@ LAYERS = (
     {"show"},
     {"labels", "head", "run", "from_attentions"},
     {"samples", "lineage", "generation", "arguments", "copies", "hooks", "provenance"},
+    {"observer"},
     {"recorder", "api"},
     {"attnprobe"},
     {"demo"},

@@ -1,6 +1,7 @@
 """Row blocks in plain PyTorch: float32 products, softmax, no T x T temporary; empty key columns are skipped."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -91,7 +92,7 @@ def _weights(
 
 def ieee_float32() -> bool:
     """Whether a float32 matrix product is taken in float32 now, under the process's global settings."""
-    backends = torch.backends
+    backends: Any = torch.backends
     for setting in (backends.cuda.matmul.fp32_precision, backends.mkldnn.matmul.fp32_precision):
         if (backends.fp32_precision if setting == "none" else setting) not in ("ieee", "none"):
             return False

@@ -110,7 +110,7 @@ def main(corpus: Path, out: Path, log: Path, steps: int, rate: float) -> None:
     model = GPT2LMHeadModel(config)
     stream = torch.tensor(tokenizer(corpus.read_text(), verbose=False).input_ids)
     train, held_out = stream[: -len(stream) // 20], stream[-len(stream) // 20 :]
-    # Muon on the matrices: attention that has to be composed over two layers forms several times sooner than with AdamW.
+    # Muon on the matrices: heads that have to be composed over two layers form much sooner than with AdamW.
     matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and ".h." in n]
     others = [p for n, p in model.named_parameters() if p.ndim != 2 or ".h." not in n]
     optimizers = [
