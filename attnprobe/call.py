@@ -52,12 +52,12 @@ class AttentionCall:
     query: Float[Tensor, "batch head query dim"]
     key: Float[Tensor, "batch kv_head key dim"]
     scale: float
-    mask: Shaped[Tensor, "#batch head_or_1 query_or_1 columns"] | None = None
+    mask: Tensor | None = None
     causal: str = "none"
     window: int | None = None
     cap: float | None = None
-    bias: Float[Tensor, "#batch head_or_1 query_or_1 columns"] | None = None
-    sinks: Float[Tensor, "..."] | None = None
+    bias: Tensor | None = None
+    sinks: Tensor | None = None
     key_offset: int = 0
 
     def __post_init__(self) -> None:

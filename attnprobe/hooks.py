@@ -10,7 +10,7 @@ import inspect
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,7 @@ _watchers: dict[int, list[tuple["Watcher", int]]] = {}
 _generators: dict[int, list["Watcher"]] = {}
 
 
+@runtime_checkable
 class Watcher(Protocol):
     """What a recorder does when the model runs."""
 

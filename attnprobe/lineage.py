@@ -49,9 +49,9 @@ class Forward:
         self,
         ids: Int[np.ndarray, "rows query"] | None,
         mask: Shaped[np.ndarray, "rows slot"] | None,
-        diagonal: Bool[np.ndarray, "some query"] | None,
+        diagonal: Bool[np.ndarray, "one_or_rows query"] | None,
         positions: Int[np.ndarray, "some query"] | None,
-        source: Shaped[np.ndarray, "some slot"] | None,
+        source: Shaped[np.ndarray, "any source_slot"] | None,
     ) -> None:
         """Take the host copies of what the forward pass was given; only now is it known which slots are padding.
 

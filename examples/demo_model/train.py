@@ -26,8 +26,8 @@ from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 SEED = 20_26
 END = "<|endoftext|>"
 VOCABULARY = 2048
-TOKENS = 4096  # a step
-CONTEXT = {0.0: 64, 0.35: 128, 0.6: 256, 0.8: 512}  # from this share of the steps on
+TOKENS = 1024  # a step: many small steps form heads sooner than few large ones
+CONTEXT = {0.0: 64, 0.5: 128, 0.7: 256, 0.85: 512}  # from this share of the steps on
 SHAPE = {"n_layer": 4, "n_head": 8, "n_embd": 160, "n_positions": 1024}
 
 
@@ -44,9 +44,18 @@ def train_tokenizer(corpus: Path) -> PreTrainedTokenizerFast:
     )
 
 
-def repeated_random(rows: int, context: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-    """Random tokens whose segments return, and labels (-100 where nothing can be known)."""
-    ids = torch.randint(1, VOCABULARY, (rows, context), generator=generator)
+def sinusoids(positions: int, width: int) -> torch.Tensor:
+    """Where the learned positions start: neighbours are alike from the first step (Vaswani et al. 2017, section 3.5)."""
+    rate = 10_000.0 ** (-torch.arange(0, width, 2) / width)
+    angle = torch.arange(positions)[:, None] * rate
+    return torch.stack([angle.sin(), angle.cos()], -1).flatten(1)
+
+
+def repeated_random(
+    rows: int, context: int, generator: torch.Generator, tokens: int = VOCABULARY
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Random tokens, of the first `tokens`, whose segments return, and labels (-100 where nothing can be known)."""
+    ids = torch.randint(1, tokens, (rows, context), generator=generator)
     labels = torch.full_like(ids, -100)
     for row in range(rows):
         period = int(torch.randint(6, context // 2 + 1, (), generator=generator))
@@ -90,7 +99,7 @@ def evaluate(model: GPT2LMHeadModel, stream: torch.Tensor, generator: torch.Gene
 @click.argument("corpus", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), required=True)
 @click.option("--log", type=click.Path(path_type=Path), required=True)
-@click.option("--steps", default=2000, show_default=True)
+@click.option("--steps", default=7000, show_default=True)
 @click.option("--rate", default=2e-3, show_default=True, help="Peak learning rate.")
 def main(corpus: Path, out: Path, log: Path, steps: int, rate: float) -> None:
     torch.manual_seed(SEED)
@@ -108,6 +117,7 @@ def main(corpus: Path, out: Path, log: Path, steps: int, rate: float) -> None:
         **SHAPE,
     )
     model = GPT2LMHeadModel(config)
+    model.transformer.wpe.weight.data.copy_(0.14 * sinusoids(SHAPE["n_positions"], SHAPE["n_embd"]))
     stream = torch.tensor(tokenizer(corpus.read_text(), verbose=False).input_ids)
     train, held_out = stream[: -len(stream) // 20], stream[-len(stream) // 20 :]
     # Muon on the matrices: heads that have to be composed over two layers form much sooner than with AdamW.
@@ -127,7 +137,8 @@ def main(corpus: Path, out: Path, log: Path, steps: int, rate: float) -> None:
         context = max(length for share, length in CONTEXT.items() if step >= share * steps)
         rows = TOKENS // context
         text = text_rows(train, rows // 2, context, generator)
-        ids, labels = repeated_random(rows // 2, context, generator)
+        tokens = int(VOCABULARY * min(1.0, 0.1 + 3 * step / steps))  # few tokens at first, all after 30 % of the steps
+        ids, labels = repeated_random(rows // 2, context, generator, tokens)
         offset = torch.randint(0, SHAPE["n_positions"] - context + 1, (rows,), generator=generator)
         row_losses = losses(model, torch.cat([text, ids]), torch.cat([text, labels]), offset)
         model.zero_grad(set_to_none=True)
@@ -136,7 +147,7 @@ def main(corpus: Path, out: Path, log: Path, steps: int, rate: float) -> None:
         for optimizer, schedule in zip(optimizers, schedules, strict=True):
             optimizer.step()
             schedule.step()
-        if step % 50 == 49 or step == steps - 1:
+        if step % 200 == 199 or step == steps - 1:
             point = {
                 "step": step + 1,
                 "context": context,

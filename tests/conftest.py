@@ -1,0 +1,17 @@
+"""Models that the tests share: small GPT-2s with peaked attention, built from a configuration."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+DATA = Path(os.environ.get("ATTNPROBE_DATA", Path(__file__).parents[2] / "shared" / "data"))
+
+
+@pytest.fixture
+def data() -> Path:
+    """Files that are not part of the project."""
+    if not DATA.is_dir():
+        pytest.skip(f"no test data at {DATA}; ATTNPROBE_DATA names another place")
+    return DATA
