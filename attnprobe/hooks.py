@@ -60,13 +60,13 @@ def watching(model: nn.Module, anatomy: Anatomy, watched: tuple[int, ...], watch
         for number in watched:
             undo.enter_context(_marked(anatomy.modules[number], watcher, number))
         backbone = anatomy.backbone
-        signature = inspect.signature(backbone.forward)
+        bind = inspect.signature(backbone.forward).bind_partial
 
         def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            watcher.before_forward(signature.bind_partial(*args, **kwargs).arguments)
+            _tell_before(watcher, bind, args, kwargs, torch.compiler.is_compiling())
 
         def after(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-            watcher.after_forward(output)
+            _tell_after(watcher, output)
 
         undo.callback(backbone.register_forward_pre_hook(before, with_kwargs=True).remove)
         undo.callback(backbone.register_forward_hook(after, with_kwargs=True).remove)
@@ -74,6 +74,20 @@ def watching(model: nn.Module, anatomy: Anatomy, watched: tuple[int, ...], watch
             if callable(getattr(module, "generate", None)) and any(m is backbone for m in module.modules()):
                 undo.enter_context(_shadowed_generate(module, watcher))
         yield
+
+
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def _tell_before(
+    watcher: Watcher, bind: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], compiled: bool
+) -> None:
+    if compiled:
+        watcher.refuse_compiled()
+    watcher.before_forward(bind(*args, **kwargs).arguments)
+
+
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def _tell_after(watcher: Watcher, output: Any) -> None:
+    watcher.after_forward(output)
 
 
 # --- the attention registry --------------------------------------------------------------------------------------

@@ -177,6 +177,8 @@ class Observer:
                 f"{expected[1]}"
             )
         self._seen.add(site)
+        for sample in forward.lineage.samples:
+            sample.called = True
         for kept in self._kept:
             heads = kept.heads.get(site)
             if heads is None:
@@ -254,7 +256,7 @@ class Observer:
     def _commit(self, sample: Growing) -> None:
         if sample.rows:
             self._store.commit(sample.finish(self._strings, self._text))
-        elif sample.length and not sample.paused:
+        elif sample.length and sample.called and not sample.paused:
             queries = ", ".join(repr(kept.selection.queries.text) for kept in self._kept)
             raise SelectionError(
                 f"queries {queries} select no row of sample {sample.id}, which has {sample.length} tokens, "

@@ -34,6 +34,7 @@ class Growing:
     positions: list[Int[np.ndarray, " n"]] = field(default_factory=list)
     source: Int[np.ndarray, " slot"] | None = None
     rows: int = 0
+    called: bool = False
     paused: bool = False
 
     def grow(

@@ -1,4 +1,4 @@
-"""The benchmarks run at tiny sizes and give well-formed JSON; their figures depend on the machine and are not asserted."""
+"""The benchmarks run at tiny sizes and give well-formed JSON; figures depend on the machine and are not asserted."""
 
 import json
 from pathlib import Path

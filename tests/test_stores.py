@@ -1,0 +1,526 @@
+"""Both stores keep one contract; the run directory also survives what happens to files."""
+
+import errno
+import json
+import os
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.register_assert_rewrite("store_contract")
+
+import store_contract as contract  # noqa: E402
+import torch  # noqa: E402
+from hypothesis import given  # noqa: E402
+from hypothesis import strategies as st  # noqa: E402
+from safetensors import safe_open  # noqa: E402
+from safetensors.torch import load_file  # noqa: E402
+from store_contract import MANIFEST, Made, block, field, only_field, sample, whole_map  # noqa: E402
+
+import attnprobe as ap  # noqa: E402
+from attnprobe.errors import CorruptRun, RunExists, StoreError  # noqa: E402
+from attnprobe.fields import Block, Field, TokenSequence, decode_rows, encode_rows  # noqa: E402
+from attnprobe.store import DirectoryReader, DirectoryWriter, MemoryStore, directory, read_directory, shard  # noqa: E402
+from attnprobe.store.join import BLOCK, RowJoiner  # noqa: E402
+
+Make = Callable[[], Made]
+
+
+def in_memory() -> Made:
+    store = MemoryStore(MANIFEST)
+    return Made(store, lambda: store)
+
+
+def on_disk(path: Path, **options: Any) -> Made:
+    return Made(DirectoryWriter(path, MANIFEST, **options), lambda: DirectoryReader(path))
+
+
+@pytest.fixture(params=["memory", "directory"])
+def make(request: pytest.FixtureRequest, tmp_path: Path) -> Make:
+    numbers = iter(range(10_000))
+    return in_memory if request.param == "memory" else lambda: on_disk(tmp_path / f"run{next(numbers)}")
+
+
+@pytest.fixture
+def made(make: Make) -> Iterator[Made]:
+    store = make()
+    yield store
+    store.writer.close()
+
+
+class TestContract(contract.StoreContract):
+    """The contract, on each store."""
+
+
+def test_slices_equal_a_dense_map(make: Make) -> None:
+    contract.slices_equal_a_dense_map(make)
+
+
+# --- parts --------------------------------------------------------------------------------------------------------
+
+
+@given(
+    st.lists(st.integers(0, 60), unique=True)
+    | st.builds(range, st.integers(0, 9), st.integers(0, 60), st.integers(1, 7))
+)
+def test_rows_encode_and_decode(rows: list[int] | range) -> None:
+    encoded = encode_rows(rows if isinstance(rows, range) else tuple(rows))
+    assert list(decode_rows(json.loads(json.dumps(encoded)))) == list(rows)
+
+
+def test_every_fourth_row_is_one_run() -> None:
+    assert encode_rows(tuple(range(0, 4000, 4))) == [[0, 3997, 4]]
+
+
+def test_joining_is_bounded_over_many_fields() -> None:
+    handed: list[tuple[Field, Block]] = []
+    joiner, bound, put = RowJoiner(lambda f, b: handed.append((f, b)), BLOCK), BLOCK, 0
+    for row in range(40):
+        for number in range(100):
+            joiner.write(field(number, heads=(0,)), block(range(row, row + 1), 256, (0,), seed=row))
+            put += 1024
+            assert put - sum(b.nbytes for _, b in handed) <= bound
+    for number in range(100):
+        joiner.flush_sample(number)
+    assert len(handed) < 1000  # 4000 came
+    for number in (0, 57):
+        rows = sorted(row for f, b in handed if f.sample == number for row in b.rows)
+        assert rows == list(range(40))
+
+
+# --- the run directory --------------------------------------------------------------------------------------------
+
+
+def fill(made: Made, count: int = 2, first: int = 0, **parts: Any) -> None:
+    for index in range(first, first + count):
+        made.writer.write(field(index), block(range(8), 8, seed=index))
+        made.writer.commit(sample(index, **parts))
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A finished run of two samples."""
+    made = on_disk(tmp_path / "run")
+    fill(made, ids=np.arange(8), tokens=tuple("abcdefgh"), texts=tuple("abcdefgh"))
+    made.writer.close()
+    return tmp_path / "run"
+
+
+def shards(run: Path) -> list[Path]:
+    return sorted((run / "shards").iterdir())
+
+
+def journal(run: Path) -> Path:
+    (path,) = (run / "journal").iterdir()
+    return path
+
+
+def rewrite(run: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    """Change the journal's only line, with a checksum that fits."""
+    record = json.loads(journal(run).read_bytes()[9:])
+    change(record)
+    text = json.dumps(record).encode()
+    journal(run).write_bytes(b"%08x %s\n" % (zlib.crc32(text), text))
+
+
+def assert_sample(reader: DirectoryReader, index: int) -> None:
+    np.testing.assert_array_equal(
+        whole_map(reader, (0, 1, 3), range(8), index=index), block(range(8), 8, seed=index).values.numpy()
+    )
+
+
+def test_every_shard_is_read_without_attnprobe(run: Path) -> None:
+    (file,) = shards(run)
+    tensors = load_file(file)
+    assert torch.equal(tensors["1/h.0.attn/weights.0/00000"], block(range(8), 8, seed=1).values)
+    assert tensors["0/sequences/main/ids"].tolist() == list(range(8))
+    assert json.loads(bytes(tensors["0/sequences/main/tokens"].tolist())) == list("abcdefgh")
+    with safe_open(file, "numpy") as opened:
+        assert set(opened.keys()) == set(tensors)
+        assert opened.metadata()["attnprobe.format"] == "1"
+
+
+def test_the_manifest_says_what_the_run_is_of(run: Path) -> None:
+    manifest = json.loads((run / "manifest.json").read_text())
+    assert manifest["format"] == 1
+    assert manifest["versions"] == {"attnprobe": "0.1.0", "torch": "2"}
+    assert manifest["keep"] == [{"what": "weights", "layers": "all", "keys": "all"}]
+    assert manifest["model"] == {"class": "Tiny", "name": "tiny", "revision": "abc", "config": "0123"}
+    assert [site["key"] for site in manifest["sites"]] == ["h.0.attn", "h.1.attn", "h.2.attn"]
+    assert manifest["created"] and manifest["text"] is True
+
+
+def test_nothing_is_loaded_before_it_is_asked_for(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[str] = []
+    real = read_directory.safe_open
+    monkeypatch.setattr(read_directory, "safe_open", lambda path, fw: opened.append(path.name) or real(path, fw))
+    whole = ap.open(run)
+    head = whole.sample(1)[0, 1]
+    assert "2 samples x 1 layer x 3 heads x 8 tokens" in repr(whole) and "8 x 8" in repr(head)
+    assert len(whole.samples) == 2 and head.kept == tuple(range(8)) and whole.nbytes == 2 * 3 * 64 * 4
+    assert opened == []
+    assert head[7, 7] > 0
+    assert opened == [shards(run)[0].name]
+
+
+def test_fields_are_decoded_once(run: Path) -> None:
+    reader = DirectoryReader(run)
+    assert reader.fields(0) is reader.fields(0)
+
+
+def test_a_killed_run_lists_nothing_and_its_partial_file_never_opens(tmp_path: Path) -> None:
+    made = on_disk(tmp_path / "run")
+    fill(made)  # committed, and not closed: the process is gone
+    reader = made.reader()
+    (partial,) = shards(tmp_path / "run")
+    assert partial.name.endswith(".safetensors.partial")
+    assert not len(reader.samples) and reader.nbytes == 0
+    with pytest.raises(Exception, match="header"):
+        load_file(partial)
+    with pytest.raises(CorruptRun, match="does not list"):
+        reader._open(partial.name, "numpy")
+
+
+def test_a_killed_run_keeps_the_groups_that_were_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(directory, "GROUP", 2000)
+    made = on_disk(tmp_path / "run")
+    fill(made, 5)  # 768 bytes each: three make a group
+    reader = made.reader()
+    assert [s.index for s in reader.samples] == [0, 1, 2]
+    assert_sample(reader, 2)
+
+
+def test_an_existing_run_is_refused(run: Path) -> None:
+    with pytest.raises(RunExists, match=r"run exists already; .*overwrite=True \(--overwrite\)"):
+        on_disk(run)
+    assert_sample(DirectoryReader(run), 1)
+
+
+def test_overwriting_replaces_a_run(run: Path) -> None:
+    made = on_disk(run, overwrite=True)
+    fill(made, 1)
+    assert [s.index for s in made.read().samples] == [0]
+    assert len(shards(run)) == 1
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"notes.txt": "mine"},
+        {"manifest.json": '{"name": "a web page"}'},
+        {"manifest.json": "[]"},
+        {"manifest.json": '{"format": 1, "sites": [], "keep": []}', "notes.txt": "mine"},
+    ],
+)
+def test_overwriting_what_is_no_run_is_refused_and_deletes_nothing(tmp_path: Path, files: dict[str, str]) -> None:
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    with pytest.raises(RunExists, match="is not a run of attnprobe, so it is not overwritten"):
+        on_disk(tmp_path, overwrite=True)
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == files
+
+
+def test_overwriting_a_link_to_a_run_is_refused(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(run)
+    with pytest.raises(RunExists, match="not a run of attnprobe"):
+        on_disk(tmp_path / "link", overwrite=True)
+    assert_sample(DirectoryReader(run), 0)
+
+
+def test_an_empty_directory_is_taken(tmp_path: Path) -> None:
+    made = on_disk(tmp_path)
+    fill(made, 1)
+    assert len(made.read().samples) == 1
+
+
+def test_an_unwritable_path_says_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match=r"cannot write the run .*file/run: .*choose another directory"):
+        on_disk(tmp_path / "file" / "run")
+
+
+def test_a_failed_start_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(file: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(StoreError, match="No space left on device; free space"):
+        on_disk(tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("path", ["nowhere", "file", "file/below"])
+def test_opening_what_is_no_run_says_so(tmp_path: Path, path: str) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match=r"there is no run at .* \(no manifest.json\)"):
+        ap.open(tmp_path / path)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"format": 2}, "format 2, which a newer attnprobe wrote; .*upgrade attnprobe"),
+        ({"format": None}, "format None, and this version of attnprobe reads 1"),
+        ({"sites": 3}, "is not a manifest"),
+        ({"surprise": 3}, "is not a manifest"),
+    ],
+)
+def test_manifests_of_another_format_are_refused(run: Path, change: dict[str, Any], words: str) -> None:
+    manifest = json.loads((run / "manifest.json").read_text())
+    (run / "manifest.json").write_text(json.dumps({**manifest, **change}))
+    with pytest.raises(StoreError, match=words):
+        ap.open(run)
+
+
+def test_a_torn_line_is_cut(run: Path) -> None:
+    whole = journal(run).read_bytes()
+    journal(run).write_bytes(whole + whole[: len(whole) // 2])
+    assert_sample(DirectoryReader(run), 1)
+
+
+@pytest.mark.parametrize(
+    "junk", [b"junk\n", b"zzzzzzzz {}\n", b"00000000 {}\n", b"\xff\xfe\n", b"\n", b"%08x []\n" % zlib.crc32(b"[]")]
+)
+def test_what_follows_a_corrupt_line_is_not_read(run: Path, junk: bytes) -> None:
+    whole = journal(run).read_bytes()
+    journal(run).write_bytes(whole + junk)
+    assert len(DirectoryReader(run).samples) == 2
+    journal(run).write_bytes(junk + whole)
+    assert len(DirectoryReader(run).samples) == 0
+
+
+def test_a_flipped_bit_in_the_journal_is_noticed(run: Path) -> None:
+    data = bytearray(journal(run).read_bytes())
+    data[len(data) // 2] ^= 1
+    journal(run).write_bytes(bytes(data))
+    assert len(DirectoryReader(run).samples) == 0
+
+
+def test_a_missing_shard_is_named(run: Path) -> None:
+    (file,) = shards(run)
+    file.unlink()
+    with pytest.raises(CorruptRun, match=f"{file.name} is listed and not there; restore it, or record again"):
+        ap.open(run)
+
+
+def test_a_short_shard_is_named(run: Path) -> None:
+    (file,) = shards(run)
+    size = file.stat().st_size
+    os.truncate(file, size - 1)
+    with pytest.raises(CorruptRun, match=f"{file.name} has {size - 1:,} bytes and should have {size:,}"):
+        ap.open(run)
+
+
+def test_a_shard_with_a_broken_header_is_named(run: Path) -> None:
+    (file,) = shards(run)
+    with file.open("r+b") as opened:
+        opened.write(b"\xff" * 64)
+    reader = DirectoryReader(run)
+    with pytest.raises(CorruptRun, match=f"{file.name} cannot be read"):
+        whole_map(reader, (0,), range(8))
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["../secret.safetensors", "/etc/x.safetensors", "a/b.safetensors", ".safetensors", "x.safetensors.partial", 3],
+)
+def test_names_that_leave_the_directory_are_refused(run: Path, name: object) -> None:
+    (run / "secret.safetensors").write_bytes(shards(run)[0].read_bytes())
+    rewrite(run, lambda record: record["shards"][0].update(file=name))
+    with pytest.raises(CorruptRun, match="which is no name of a shard"):
+        ap.open(run)
+
+
+def test_blocks_in_a_shard_that_is_not_listed_are_refused(run: Path) -> None:
+    (run / "shards" / "other.safetensors").write_bytes(shards(run)[0].read_bytes())
+    rewrite(run, lambda record: record["samples"][0]["fields"][0]["blocks"][0].update(file="other.safetensors"))
+    reader = DirectoryReader(run)
+    with pytest.raises(CorruptRun, match=r"'other.safetensors', which the journal does not list"):
+        whole_map(reader, (0,), range(8))
+
+
+def test_a_linked_shard_is_refused(run: Path, tmp_path: Path) -> None:
+    (file,) = shards(run)
+    file.rename(tmp_path / "elsewhere.safetensors")
+    file.symlink_to(tmp_path / "elsewhere.safetensors")
+    with pytest.raises(CorruptRun, match=f"{file.name} is listed and not there"):
+        ap.open(run)
+
+
+@pytest.mark.parametrize("field_change", [{"site": "h.9.attn"}, {"heads": 3}, {"blocks": [{}]}])
+def test_records_that_make_no_sense_are_named(run: Path, field_change: dict[str, Any]) -> None:
+    rewrite(run, lambda record: record["samples"][1]["fields"][0].update(field_change))
+    reader = DirectoryReader(run)
+    with pytest.raises(CorruptRun, match="the record of sample 1 makes no sense"):
+        reader.fields(1)
+    assert_sample(reader, 0)
+
+
+def test_tensors_that_a_shard_lacks_are_named(run: Path) -> None:
+    rewrite(run, lambda record: record["samples"][0]["fields"][0]["blocks"][0].update(tensor="0/gone"))
+    reader = DirectoryReader(run)
+    with pytest.raises(CorruptRun, match=r"safetensors, tensor 0/gone"):
+        whole_map(reader, (0,), range(8))
+
+
+# --- a disk that fails --------------------------------------------------------------------------------------------
+
+
+class Disk:
+    """`os.pwrite` on a disk with so much room."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.room = 1 << 40
+        self._write = os.pwrite
+        monkeypatch.setattr(os, "pwrite", self.pwrite)
+
+    def pwrite(self, file: int, data: Any, offset: int) -> int:
+        data = memoryview(data)
+        if offset >= shard.HEADER:  # the header's room was taken when the shard was opened
+            data = data[: self.room]
+            self.room -= data.nbytes
+        if not data.nbytes:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return self._write(file, data, offset)
+
+
+def test_a_full_disk_is_an_error_and_costs_no_earlier_sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    disk = Disk(monkeypatch)
+    made = on_disk(tmp_path / "run", held=0)
+    fill(made, 2)
+    disk.room = 100  # a part of the next block fits
+    made.writer.write(field(3, 1), block(range(0), 8))
+    with pytest.raises(StoreError, match=r"cannot write .*No space left on device; samples .* are whole. Free space"):
+        made.writer.write(field(2), block(range(8), 8))
+    disk.room = 1 << 40  # also where room comes back, what lacks a block is never listed
+    with pytest.raises(StoreError, match=r"takes no more since a write failed: .*No space left"):
+        made.writer.commit(sample(2))
+    reader = made.read()
+    assert isinstance(reader, DirectoryReader)
+    assert [s.index for s in reader.samples] == [0, 1]
+    assert_sample(reader, 0)
+    assert_sample(reader, 1)
+    assert len(load_file(shards(tmp_path / "run")[0])) == 2
+
+
+def test_an_interrupted_write_is_never_listed(made_run: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(made_run, 1)
+    real = os.pwrite
+
+    def interrupt(*arguments: Any) -> int:
+        monkeypatch.setattr(os, "pwrite", real)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "pwrite", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        made_run.writer.write(field(1), block(range(8), 8))
+    with pytest.raises(StoreError, match="takes no more"):
+        made_run.writer.commit(sample(1))
+    assert [s.index for s in made_run.read().samples] == [0]
+
+
+@pytest.fixture
+def made_run(tmp_path: Path) -> Made:
+    """A run directory whose blocks are not held back."""
+    return on_disk(tmp_path / "run", held=0)
+
+
+def test_samples_in_a_shard_that_cannot_be_finished_are_not_listed(
+    made_run: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shard, "SIZE", shard.HEADER + 2000)
+    fill(made_run, 3)  # two in the first shard, which is whole; one in the second
+    real, failed = os.fsync, []
+
+    def broken(file: int) -> None:
+        if not failed:
+            failed.append(file)
+            raise OSError(errno.EIO, "Input/output error")
+        real(file)
+
+    monkeypatch.setattr(os, "fsync", broken)
+    with pytest.raises(StoreError, match="Input/output error"):
+        made_run.writer.close()
+    made_run.writer.close()
+    reader = made_run.reader()
+    assert [s.index for s in reader.samples] == [0, 1]
+    assert [path.suffix for path in shards(tmp_path / "run")] == [".safetensors"]
+
+
+def test_a_journal_that_fails_leaves_no_torn_line(
+    made_run: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(directory, "GROUP", 1)
+    fill(made_run, 1)
+    before = journal(tmp_path / "run").read_bytes()
+    real = os.write
+
+    def full(file: int, data: bytes) -> int:
+        monkeypatch.setattr(os, "write", lambda *_: (_ for _ in ()).throw(OSError(errno.ENOSPC, "No space left")))
+        return real(file, data[:20])
+
+    monkeypatch.setattr(os, "write", full)
+    with pytest.raises(StoreError, match=r"cannot write the journal of .*No space left; free space"):
+        fill(made_run, 1, first=1)
+    assert journal(tmp_path / "run").read_bytes() == before
+    monkeypatch.setattr(os, "write", real)
+    assert [s.index for s in made_run.read().samples] == [0, 1]  # its blocks are whole, so closing lists it
+
+
+# --- shards -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("constant", "value"), [("SIZE", (64 << 10) + 2000), ("HEADER", 1024)])
+def test_a_shard_rolls_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, constant: str, value: int) -> None:
+    monkeypatch.setattr(shard, constant, value)
+    made = on_disk(tmp_path / "run", held=0)
+    fill(made, 9, ids=np.arange(8), tokens=("Ġ" * 20,) * 8)
+    reader = made.read()
+    files = shards(tmp_path / "run")
+    assert 3 <= len(files) <= 12
+    assert isinstance(reader, DirectoryReader)
+    for index in range(9):
+        assert_sample(reader, index)
+        assert reader.sample(index).sequences["main"].tokens == ("Ġ" * 20,) * 8
+    for file in files:
+        assert load_file(file)
+
+
+def test_a_tensor_larger_than_a_shard_gets_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shard, "SIZE", shard.HEADER + 100)
+    made = on_disk(tmp_path / "run", held=0)
+    fill(made, 2)
+    reader = made.read()
+    assert isinstance(reader, DirectoryReader)
+    assert len(shards(tmp_path / "run")) == 2
+    assert_sample(reader, 1)
+
+
+def test_shards_of_discarded_samples_do_not_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shard, "SIZE", shard.HEADER + 800)
+    made = on_disk(tmp_path / "run", held=0)
+    for index in range(3):
+        made.writer.write(field(index), block(range(8), 8))
+        made.writer.discard(index)
+    assert not len(made.read().samples)
+    assert shards(tmp_path / "run") == []
+
+
+def test_two_readers_read_while_a_writer_adds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(directory, "GROUP", 1)
+    made = on_disk(tmp_path / "run")
+    fill(made, 1)
+    first = DirectoryReader(tmp_path / "run")
+    fill(made, 1, first=1)
+    second = DirectoryReader(tmp_path / "run")
+    assert (len(first.samples), len(second.samples)) == (1, 2)
+    assert_sample(first, 0)
+    assert_sample(second, 0)
+    assert_sample(second, 1)
+    made.writer.close()
+    assert only_field(second, 1)[0].sample == 1
+    assert isinstance(second.samples[0].sequences["main"], TokenSequence)
