@@ -152,7 +152,7 @@ class AttentionCall:
             logits.masked_fill_(~attends(mask), -torch.inf)
         if self.causal != "none" or self.window is not None:
             # Only columns right of the first row's own one (or left of the last row's window) can be excluded.
-            own = torch.as_tensor(rows, device=logits.device)[:, None] + self.diagonal
+            own = _numbers(rows, logits.device)[:, None] + self.diagonal
             first = start if self.window is not None else max(start, min(rows) + self.diagonal + 1)
             if first < stop:
                 column = torch.arange(first, stop, device=logits.device)
@@ -176,6 +176,13 @@ def attends(mask: Shaped[Tensor, "*shape"]) -> Bool[Tensor, "*shape"]:
     if mask.dtype == torch.bool:
         return mask
     return mask > torch.finfo(mask.dtype).min
+
+
+def _numbers(rows: Rows, device: torch.device) -> Tensor:
+    """Rows as a tensor; a range is made on the device, so that nothing waits for a copy."""
+    if isinstance(rows, range):
+        return torch.arange(rows.start, rows.stop, rows.step, device=device)
+    return torch.tensor(rows, device=device)
 
 
 def _heads(part: Tensor, heads: tuple[int, ...]) -> Tensor:

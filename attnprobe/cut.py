@@ -4,7 +4,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from attnprobe.call import as_index
 from attnprobe.errors import UnsupportedCall
 from attnprobe.fields import Block
 from attnprobe.shapes import Bool, Float, Int
@@ -42,10 +41,10 @@ def cut(
     rows = np.flatnonzero(wanted & (positions >= 0))
     if not len(rows):
         return None
-    part = weights[:, as_index(tuple(rows.tolist()))]
+    part = weights[:, _index(rows)]
     inside = columns >= 0
     if not inside.all():
-        stray = part[:, :, as_index(tuple(np.flatnonzero(~inside).tolist()))]
+        stray = part[:, :, _index(np.flatnonzero(~inside))]
         if stray.numel() and float(stray.max()) > OUTSIDE:
             raise UnsupportedCall(
                 f"a row attends with weight {float(stray.max()):.3g} to a column that is padding or unused; the mask "
@@ -56,12 +55,19 @@ def cut(
         kept = kept[columns[kept] < keys.stop]
     # Columns behind the last row's own one are empty under a causal rule, and then not worth keeping.
     late = kept[columns[kept] > positions[rows[-1]]]
-    if len(late) and not part[:, :, as_index(tuple(late.tolist()))].any():
+    if len(late) and not part[:, :, _index(late)].any():
         kept = kept[: len(kept) - len(late)]
     start = int(columns[kept[0]]) if len(kept) else 0
-    values = part[:, :, as_index(tuple(kept.tolist()))].to(dtype).contiguous()
+    values = part[:, :, _index(kept)].to(dtype).contiguous()
     if values.numel() < weights.numel() and values._is_view():
         values = values.clone()  # a small view would keep the whole tile alive
     numbers = tuple(positions[rows].tolist())
     contiguous = numbers[-1] - numbers[0] + 1 == len(numbers)
     return Block(heads, range(numbers[0], numbers[-1] + 1) if contiguous else numbers, start, values)
+
+
+def _index(ascending: Int[np.ndarray, " n"]) -> slice | Int[Tensor, " n"]:
+    """Index of these numbers, as a slice (a view, no copy) where they have no gap."""
+    if len(ascending) and ascending[-1] - ascending[0] + 1 == len(ascending):
+        return slice(int(ascending[0]), int(ascending[-1]) + 1)
+    return torch.from_numpy(ascending)

@@ -163,10 +163,15 @@ def encode_rows(rows: Rows) -> list[list[int]]:
         return [[rows.start, rows.stop, rows.step]]
     runs: list[list[int]] = []
     for row in rows:
-        if runs and row == runs[-1][1]:
-            runs[-1][1] += 1
-        else:
-            runs.append([row, row + 1, 1])
+        if runs:
+            start, stop, step = runs[-1]
+            if row == stop - 1 + step:
+                runs[-1][1] = row + 1
+                continue
+            if stop == start + 1 and row > start:  # one row so far: the next one tells the step
+                runs[-1] = [start, row + 1, row - start]
+                continue
+        runs.append([row, row + 1, 1])
     return runs
 
 
@@ -179,6 +184,8 @@ def decode_rows(runs: Sequence[Sequence[int]]) -> Rows:
 
 def describe_rows(rows: Iterable[int]) -> str:
     """Row positions in few words, for messages: ``0 to 13, 20``."""
+    if isinstance(rows, range) and rows.step == 1 and rows:
+        return f"{rows[0]}" if len(rows) == 1 else f"{rows[0]} to {rows[-1]}"
     runs: list[list[int]] = []
     for row in sorted(rows):
         if runs and row == runs[-1][1] + 1:

@@ -2,6 +2,8 @@
 
 import difflib
 from collections.abc import Sequence
+from operator import index
+from typing import SupportsIndex
 
 from attnprobe.errors import TokenError
 from attnprobe.fields import TokenSequence, describe_rows
@@ -18,7 +20,7 @@ def labels_of(sequence: TokenSequence, custom: Sequence[str] | None = None) -> t
     return tuple(str(i) for i in range(sequence.length))
 
 
-def position_of(token: str | int, sequence: TokenSequence, custom: Sequence[str] | None, what: str) -> int:
+def position_of(token: str | SupportsIndex, sequence: TokenSequence, custom: Sequence[str] | None, what: str) -> int:
     """The position of a token: a number, or a string as the tokenizer shows it or as text.
 
     Raises
@@ -28,19 +30,19 @@ def position_of(token: str | int, sequence: TokenSequence, custom: Sequence[str]
     """
     length = sequence.length
     if not isinstance(token, str):
-        number = token.__index__()
+        number = index(token)
         if not -length <= number < length:
             raise TokenError(f"position {number} is out of range: {what} has {length} tokens (0 to {length - 1})")
         return number % length
     names = [labels_of(sequence, custom), *(part for part in (sequence.tokens, sequence.texts) if part is not None)]
     for strings in names:
-        found = [i for i, string in enumerate(strings) if string == token]
+        found = [i for i, string in enumerate(strings) if token and string == token]
         if len(found) == 1:
             return found[0]
         if found:
             raise TokenError(
-                f"{token!r} stands at {len(found)} positions of {what}: {describe_rows(found)}; give the position instead"
+                f"{token!r} stands at {len(found)} positions of {what}: {describe_rows(found)}; give a position"
             )
-    every = {string: None for strings in names for string in strings}
+    every = {string: None for strings in names for string in strings if string}
     near = difflib.get_close_matches(token, every, n=3, cutoff=0.5) or list(every)[:3]
     raise TokenError(f"{token!r} is not a token of {what}; near are {', '.join(map(repr, near))}, or give a position")

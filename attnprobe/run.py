@@ -2,9 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from html import escape
+from operator import index
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, SupportsIndex
 
 import numpy as np
 
@@ -16,9 +18,6 @@ from attnprobe.shapes import Float
 from attnprobe.sizes import format_bytes
 from attnprobe.store import Manifest, Reader
 from attnprobe.store.read_directory import DirectoryReader
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -34,7 +33,7 @@ class SampleRun:
         """One label a position of the main sequence."""
         return labels_of(self.sample.sequences["main"], self.labels)
 
-    @property
+    @cached_property
     def sites(self) -> tuple[Site, ...]:
         """The sites that this sample was recorded at, in the model's order."""
         there = {field.site for field in self.reader.fields(self.sample.index)}
@@ -47,7 +46,7 @@ class SampleRun:
             raise SelectionError(f"{len(labels)} labels for {length} tokens; give one a token")
         return SampleRun(self.reader, self.sample, tuple(map(str, labels)))
 
-    def site(self, layer: int | str, kind: str = "self") -> Site:
+    def site(self, layer: SupportsIndex | str, kind: str = "self") -> Site:
         """The site of a layer number (the only one of its kind there), or of a module name.
 
         Raises
@@ -61,6 +60,7 @@ class SampleRun:
         if isinstance(layer, str):
             fitting = [site for site in self.sites if site.key == layer]
         else:
+            layer = index(layer)
             count = 1 + max((site.layer for site in self.reader.manifest.sites), default=-1)
             number = layer + count if layer < 0 else layer
             fitting = [site for site in self.sites if (site.layer, site.kind) == (number, kind)]
@@ -74,15 +74,14 @@ class SampleRun:
             raise SelectionError(f"layer {layer!r} has several sites; name one: {', '.join(s.key for s in fitting)}")
         return fitting[0]
 
-    def __getitem__(self, key: tuple[int | str, int] | int | str) -> Any:
+    def __getitem__(self, key: tuple[SupportsIndex | str, SupportsIndex] | SupportsIndex | str) -> Any:
         """``sample[layer, head]`` is a `Head`; ``sample[layer]`` is a dict of the layer's kept heads."""
         if not isinstance(key, tuple):
-            kept = self._fields(self.site(key))
-            heads = sorted({head for field, _ in kept for head in field.heads})
-            return {head: self[key, head] for head in heads}
-        layer, head = key
+            site = self.site(key)
+            return {head: self[site.key, head] for head in self._kept_heads(site)}
+        layer, head = key[0], index(key[1])
         site = self.site(layer)
-        number = int(head) + site.heads if head < 0 else int(head)
+        number = head + site.heads if head < 0 else head
         if not 0 <= number < site.heads:
             raise SelectionError(
                 f"head {head} is out of range: {site.label} has {site.heads} heads (0 to {site.heads - 1})"
@@ -90,16 +89,19 @@ class SampleRun:
         fields = self._fields(site)
         mine = tuple((field, pieces) for field, pieces in fields if number in field.heads)
         if not mine:
-            kept_heads = {h for field, _ in fields for h in field.heads}
-            raise NotKept(f"head {head} of {site.label} was not kept; kept are heads {describe_rows(kept_heads)}")
-        columns = self.labels if site.keys == "main" else None
-        return Head(self.reader, self.sample, mine, number, (self.labels, columns))
+            kept = describe_rows(self._kept_heads(site))
+            raise NotKept(f"head {head} of {site.label} was not kept; kept are heads {kept}")
+        rows, columns = (self.labels if sequence == "main" else None for sequence in (site.queries, site.keys))
+        return Head(self.reader, self.sample, mine, number, (rows, columns))
+
+    def _kept_heads(self, site: Site) -> list[int]:
+        return sorted({head for field, _ in self._fields(site) for head in field.heads})
 
     def _fields(self, site: Site) -> list[tuple[Field, Sequence[Piece]]]:
         fields = self.reader.fields(self.sample.index)
         return [(field, pieces) for field, pieces in fields.items() if field.site == site]
 
-    def layer_array(self, layer: int | str) -> Float[np.ndarray, "head query key"]:
+    def layer_array(self, layer: SupportsIndex | str) -> Float[np.ndarray, "head query key"]:
         """All heads of a layer.
 
         Raises
@@ -111,13 +113,15 @@ class SampleRun:
         return np.stack([self[site.key, head].numpy() for head in range(site.heads)])
 
     def to_bertviz(self, layers: Sequence[int] | None = None) -> dict[str, Any]:
-        """Arguments of BertViz's ``head_view`` and ``model_view``: ``attention`` (a ``[1, head, query, key]`` tensor a
-        layer) and ``tokens``.
+        """Arguments of BertViz's ``head_view`` and ``model_view``.
+
+        These are ``attention``, a ``[1, head, query, key]`` tensor a layer, and ``tokens``.
         """
         import torch
 
-        numbers = [site.layer for site in self.sites if site.kind == "self"] if layers is None else layers
-        attention = tuple(torch.from_numpy(self.layer_array(n)).float()[None] for n in numbers)
+        keys = [site.key for site in self.sites if site.kind == "self" and site.queries == site.keys == "main"]
+        chosen = keys if layers is None else layers
+        attention = tuple(torch.from_numpy(self.layer_array(n)).float()[None] for n in chosen)
         return {"attention": attention, "tokens": list(self.tokens)}
 
     def to_circuitsvis(self, layer: int) -> dict[str, Any]:
@@ -173,7 +177,7 @@ class Run:
         """Where the run lies, or None in memory."""
         return None if self.reader.location is None else Path(self.reader.location)
 
-    def sample(self, which: int | str = 0) -> SampleRun:
+    def sample(self, which: SupportsIndex | str = 0) -> SampleRun:
         """One sample, by its place (from 0, negative from the end) or its id.
 
         Raises
@@ -187,20 +191,22 @@ class Run:
                 if sample.id == which:
                     return SampleRun(self.reader, sample)
             raise NotKept(f"there is no sample {which!r}; there are {', '.join(s.id for s in samples[:8])}")
-        if not -len(samples) <= which < len(samples):
-            raise NotKept(f"there is no sample {which}; the run has {len(samples)} (0 to {len(samples) - 1})")
-        return SampleRun(self.reader, samples[which])
+        if not -len(samples) <= index(which) < len(samples):
+            have = f"{len(samples)} (0 to {len(samples) - 1})" if len(samples) else "none"
+            raise NotKept(f"there is no sample {which}; the run has {have}")
+        return SampleRun(self.reader, samples[index(which)])
 
     def _only(self) -> SampleRun:
         if len(self.samples) != 1:
-            names = ", ".join(sample.id for sample in self.samples[:8])
+            names = ", ".join(sample.id for sample in self.samples[:8]) or "none"
+            names += ", ..." if len(self.samples) > 8 else ""
             raise SelectionError(
                 f"the run has {len(self.samples)} samples ({names}), so run[layer, head] is not one map; "
                 "write run.sample(i)[layer, head]"
             )
         return self.sample(0)
 
-    def __getitem__(self, key: tuple[int | str, int] | int | str) -> Any:
+    def __getitem__(self, key: tuple[SupportsIndex | str, SupportsIndex] | SupportsIndex | str) -> Any:
         """``run[layer, head]``, of the only sample."""
         return self._only()[key]
 
@@ -220,10 +226,13 @@ class Run:
         """The run in plain data: samples, layers, heads, tokens, dtype, bytes."""
         lengths = [sample.sequences["main"].length for sample in self.samples]
         fields = list(self.reader.fields(self.samples[0].index)) if lengths else []
-        heads = [len(field.heads) for field in fields]
+        by_site: dict[Site, set[int]] = {}
+        for field in fields:
+            by_site.setdefault(field.site, set()).update(field.heads)
+        heads = [len(kept) for kept in by_site.values()]
         return {
             "samples": len(lengths),
-            "layers": len({field.site.layer for field in fields}),
+            "layers": len({site.layer for site in by_site}),
             "heads": _span(heads),
             "tokens": _span(lengths),
             "dtype": ", ".join(sorted({field.dtype for field in fields})),
@@ -235,14 +244,13 @@ class Run:
         it = self.describe()
         samples = "1 sample" if it["samples"] == 1 else f"{it['samples']} samples"
         if not it["samples"]:
-            return "0 samples"
-        return (
-            f"{samples} x {it['layers']} layer{'s' * (it['layers'] != 1)} x {it['heads']} head{'s' * (it['heads'] != '1')} "
-            f"x {it['tokens']} token{'s' * (it['tokens'] != '1')}, {it['dtype']}, {format_bytes(it['bytes'])}"
-        )
+            return samples
+        counts = (f"{it[what]} {what[:-1]}{'s' * (str(it[what]) != '1')}" for what in ("layers", "heads", "tokens"))
+        return f"{' x '.join((samples, *counts))}, {it['dtype']}, {format_bytes(it['bytes'])}"
 
     def _repr_html_(self) -> str:
-        it = {**self.describe(), "bytes": format_bytes(self.nbytes), "model": self.manifest.model.get("class")}
+        it = self.describe()
+        it |= {"bytes": format_bytes(it["bytes"]), "model": self.manifest.model.get("class")}
         cells = "".join(f"<tr><th>{escape(str(k))}</th><td>{escape(str(v))}</td></tr>" for k, v in it.items())
         return f"<table>{cells}</table>"
 

@@ -2,28 +2,32 @@
 
 An index specification is ``"all"``, numbers and inclusive ranges joined by commas (``"0,3-5"``), a negative number
 counted from the end (``"-1"``), a Python slice (``"::4"``, ``"-64:"``), or an ``int``, ``slice``, ``range`` or
-sequence of them. Numbers count from 0.
+list of ints. Numbers count from 0. Numbers and ranges must be there; a slice is cut to what is, as Python does.
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from operator import index
+from typing import SupportsIndex
 
 from attnprobe.errors import SelectionError
 
 FORMS = '"all", "0,3-5", "-1", "::4", "-64:", an int, a slice, a range, or a list of ints'
-_PART = re.compile(r"(?P<int>-?\d+)|(?P<lo>\d+)-(?P<hi>\d+)|(?P<start>-?\d*):(?P<stop>-?\d*)(?::(?P<step>\d*))?")
+_PART = re.compile(
+    r"(?P<int>-?\d+)|(?P<lo>\d+)-(?P<hi>\d+)|(?P<start>(?:-?\d+)?):(?P<stop>(?:-?\d+)?)(?::(?P<step>\d*))?"
+)
 _HEAD = re.compile(r"[lL](\d+)[hH](\d+)")
 
-IndexLike = str | int | slice | range | Sequence[int]
+IndexLike = str | SupportsIndex | slice | Iterable[SupportsIndex]
 HeadsLike = IndexLike | Mapping[int, IndexLike]
 
 
 @dataclass(frozen=True)
 class Indices:
-    """A parsed index specification: slices and numbers, resolved against a length when one is known."""
+    """A parsed index specification: slices, ranges and numbers, resolved against a length when one is known."""
 
-    parts: tuple[int | slice, ...]
+    parts: tuple[int | slice | range, ...]
     text: str
 
     @classmethod
@@ -39,23 +43,24 @@ class Indices:
             return spec
         if isinstance(spec, str):
             return cls(tuple(_parse_part(part, spec, what) for part in spec.split(",")), spec)
-        if isinstance(spec, bool) or spec is None:
-            raise SelectionError(f"{what}={spec!r} is not a selection; write {FORMS}")
-        if isinstance(spec, int):
-            return cls((spec,), str(spec))
         if isinstance(spec, slice):
-            return cls((_checked(spec, str(spec), what),), _slice_text(spec))
-        if isinstance(spec, Iterable):
-            numbers = list(spec)
-            if not numbers:
-                raise SelectionError(f"{what} is empty: nothing would be recorded; write {FORMS}")
-            parsed = []
-            for number in numbers:
-                if isinstance(number, bool) or not hasattr(number, "__index__"):
-                    raise SelectionError(f"{what} holds {number!r}, which is not an int; write {FORMS}")
-                parsed.append(number.__index__())
-            return cls(tuple(parsed), ",".join(map(str, parsed)))
-        raise SelectionError(f"{what}={spec!r} is not a selection; write {FORMS}")
+            return cls((_checked(spec, what),), _slice_text(spec))
+        if isinstance(spec, range) and len(spec) and min(spec) >= 0:
+            return cls((spec if spec.step > 0 else spec[::-1],), _range_text(spec))
+        number = _as_int(spec)
+        if number is not None:
+            return cls((number,), str(number))
+        if not isinstance(spec, Iterable) or isinstance(spec, Mapping | bytes | bytearray):
+            raise SelectionError(f"{what}={spec!r} is not a selection; write {FORMS}")
+        numbers = []
+        for item in spec:
+            number = _as_int(item)
+            if number is None:
+                raise SelectionError(f"{what} holds {item!r}, which is not an int; write {FORMS}")
+            numbers.append(number)
+        if not numbers:
+            raise SelectionError(f"{what} is empty: nothing would be recorded; write {FORMS}")
+        return cls(tuple(numbers), ",".join(map(str, numbers)))
 
     @property
     def everything(self) -> bool:
@@ -65,8 +70,13 @@ class Indices:
     @property
     def from_end(self) -> bool:
         """Whether resolving needs the length, since something counts from the end."""
-        bounds = [b for p in self.parts for b in ((p.start, p.stop) if isinstance(p, slice) else (p,))]
-        return any(b is not None and b < 0 for b in bounds)
+        for part in self.parts:
+            if isinstance(part, slice):
+                if min(part.start or 0, part.stop or 0) < 0:
+                    return True
+            elif isinstance(part, int) and part < 0:
+                return True
+        return False
 
     def resolve(self, length: int, what: str) -> tuple[int, ...]:
         """The selected numbers of ``range(length)``, ascending, each once.
@@ -80,12 +90,14 @@ class Indices:
         for part in self.parts:
             if isinstance(part, slice):
                 chosen.update(range(length)[part])
-            elif -length <= part < length:
-                chosen.add(part % length)
-            else:
+                continue
+            numbers = part if isinstance(part, range) else (part,)
+            wrong = next((n for n in (numbers[0], numbers[-1]) if not -length <= n < length), None)
+            if wrong is not None:
                 raise SelectionError(
-                    f"{what} {part} is out of range: there are {length} ({what}s 0 to {length - 1}); write {FORMS}"
+                    f"{what} {wrong} is out of range: there are {length} ({what}s 0 to {length - 1}); write {FORMS}"
                 )
+            chosen.update(n % length for n in numbers)
         if not chosen:
             raise SelectionError(f"{what}s {self.text!r} select nothing of {length} ({what}s 0 to {length - 1})")
         return tuple(sorted(chosen))
@@ -94,14 +106,12 @@ class Indices:
         """The selected numbers of ``range(start, stop)`` in a sequence of `length`; out of range is simply absent."""
         if self.everything:
             return range(start, stop)
-        if len(self.parts) == 1 and isinstance(self.parts[0], slice):
-            whole = range(length)[self.parts[0]]
-            first = whole.start + max(0, -(-(start - whole.start) // whole.step)) * whole.step
-            return range(min(first, stop), max(min(stop, whole.stop), min(first, stop)), whole.step)
+        if len(self.parts) == 1 and not isinstance(self.parts[0], int):
+            return _between(self.parts[0], start, stop, length)
         chosen: set[int] = set()
         for part in self.parts:
-            if isinstance(part, slice):
-                chosen.update(i for i in range(length)[part] if start <= i < stop)
+            if not isinstance(part, int):
+                chosen.update(_between(part, start, stop, length))
             elif start <= (position := part + length if part < 0 else part) < stop:
                 chosen.add(position)
         return tuple(sorted(chosen))
@@ -155,17 +165,11 @@ class Selection:
         if generated not in ("all", "none"):
             raise SelectionError(f'generated={generated!r}: write "all" or "none"')
         pairs = None
-        for name, spec in (("layers", layers), ("heads", heads)):
-            if isinstance(spec, Mapping):
-                pairs = _pairs_of_mapping(spec, name)
-            elif isinstance(spec, str) and _HEAD.search(spec):
-                pairs = _pairs_of_text(spec)
-        if pairs is not None:
-            other = (
-                heads if isinstance(layers, Mapping) or (isinstance(layers, str) and _HEAD.search(layers)) else layers
-            )
-            if other != "all":
+        if _names_pairs(layers) or _names_pairs(heads):
+            name, spec, other = ("layers", layers, heads) if _names_pairs(layers) else ("heads", heads, layers)
+            if _names_pairs(other) or not Indices.parse(other, "layers").everything:
                 raise SelectionError(f"heads are already named layer by layer; {other!r} beside them has no meaning")
+            pairs = _pairs_of_mapping(spec, name) if isinstance(spec, Mapping) else _pairs_of_text(str(spec))
             layers = heads = "all"
         return cls(
             layers=Indices.parse(layers, "layers"),
@@ -208,7 +212,28 @@ class Selection:
         }
 
 
-def _parse_part(part: str, spec: str, what: str) -> int | slice:
+def _as_int(value: object) -> int | None:
+    """An int of any library; None of anything else, also of booleans and arrays, which have an index too."""
+    if isinstance(value, bool):
+        return None
+    try:
+        return index(value)  # type: ignore[arg-type]
+    except TypeError:
+        return None
+
+
+def _between(part: slice | range, start: int, stop: int, length: int) -> range:
+    """The numbers of a part that lie in ``range(start, stop)``."""
+    whole = range(length)[part] if isinstance(part, slice) else part
+    first = whole.start + max(0, -(-(start - whole.start) // whole.step)) * whole.step
+    return range(min(first, stop), max(min(stop, whole.stop), min(first, stop)), whole.step)
+
+
+def _names_pairs(spec: object) -> bool:
+    return isinstance(spec, Mapping) or (isinstance(spec, str) and _HEAD.search(spec) is not None)
+
+
+def _parse_part(part: str, spec: str, what: str) -> int | slice | range:
     part = part.strip()
     if part == "all":
         return slice(None)
@@ -220,15 +245,23 @@ def _parse_part(part: str, spec: str, what: str) -> int | slice:
     if match["lo"]:
         if int(match["hi"]) < int(match["lo"]):
             raise SelectionError(f"{what} {spec!r}: the range {part!r} runs backwards")
-        return slice(int(match["lo"]), int(match["hi"]) + 1)
+        return range(int(match["lo"]), int(match["hi"]) + 1)
     bounds = [int(match[name]) if match[name] else None for name in ("start", "stop", "step")]
-    return _checked(slice(*bounds), spec, what)
+    return _checked(slice(*bounds), what)
 
 
-def _checked(part: slice, spec: str, what: str) -> slice:
-    if part.step is not None and part.step <= 0:
-        raise SelectionError(f"{what} {spec!r}: the step must be positive")
-    return part
+def _checked(part: slice, what: str) -> slice:
+    bounds = [bound if bound is None else _as_int(bound) for bound in (part.start, part.stop, part.step)]
+    if bounds != [part.start, part.stop, part.step]:
+        raise SelectionError(f"{what}={part!r}: the bounds of a slice are ints; write {FORMS}")
+    if bounds[2] is not None and bounds[2] <= 0:
+        raise SelectionError(f"{what} {_slice_text(part)!r}: the step must be positive")
+    return slice(*bounds)
+
+
+def _range_text(part: range) -> str:
+    low, high = min(part), max(part)
+    return f"{low}-{high}" if abs(part.step) == 1 else f"{low}:{high + 1}:{abs(part.step)}"
 
 
 def _slice_text(part: slice) -> str:
@@ -253,13 +286,21 @@ def _pairs_of_text(spec: str) -> tuple[tuple[int, Indices], ...]:
 def _pairs_of_mapping(spec: Mapping[int, IndexLike], name: str) -> tuple[tuple[int, Indices], ...]:
     if not spec:
         raise SelectionError(f'{name} is empty: nothing would be recorded; write {{0: [9], 5: "all"}}')
-    return tuple((int(layer), Indices.parse(heads, f"heads of layer {layer}")) for layer, heads in spec.items())
+    pairs = []
+    for layer, heads in spec.items():
+        number = _as_int(layer)
+        if number is None:
+            raise SelectionError(f'{name} names the layer {layer!r}, which is not an int; write {{0: [9], 5: "all"}}')
+        pairs.append((number, Indices.parse(heads, f"heads of layer {number}")))
+    return tuple(pairs)
 
 
 def _key_range(spec: IndexLike) -> slice:
     parsed = Indices.parse(spec, "keys").parts
     part = parsed[0] if len(parsed) == 1 else None
-    if isinstance(part, int) and part >= 0:
+    if isinstance(part, range):
+        part = slice(part.start, part.stop, part.step)
+    elif isinstance(part, int) and part >= 0:
         part = slice(part, part + 1)
     if not isinstance(part, slice) or (part.step or 1) != 1 or min(part.start or 0, part.stop or 0) < 0:
         raise SelectionError(
@@ -267,4 +308,4 @@ def _key_range(spec: IndexLike) -> slice:
         )
     if part.stop is not None and part.stop <= (part.start or 0):
         raise SelectionError(f"keys={spec!r} select nothing")
-    return part
+    return slice(part.start, part.stop)

@@ -33,10 +33,11 @@ def parse_bytes(size: int | str) -> int:
     return number
 
 
-def format_bytes(size: float) -> str:
+def format_bytes(size: int | float) -> str:
     """A byte count in few characters: ``0.04 MB``, ``12.3 GB``."""
     if size < 10_000:
         return f"{size:.0f} bytes"
-    if size < 1e9:
-        return f"{size / 1e6:.3g} MB"
-    return f"{size / 1e9:.3g} GB"
+    for unit, scale in (("MB", 1e6), ("GB", 1e9)):
+        if size < 999.5 * scale:  # three digits; more would be written with an exponent
+            return f"{size / scale:.3g} {unit}"
+    return f"{size / 1e12:.3g} TB" if size < 999.5e12 else f"{size / 1e12:.0f} TB"

@@ -18,6 +18,13 @@ TOLERANCE = 1e-5
 EPS = torch.finfo(torch.float32).eps
 
 
+def registry() -> dict[str, Any]:
+    """What transformers' attention registry holds."""
+    from transformers.modeling_utils import AttentionInterface
+
+    return dict(AttentionInterface._global_mapping)
+
+
 # --- one call ----------------------------------------------------------------------------------------------------
 
 

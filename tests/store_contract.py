@@ -259,7 +259,7 @@ class StoreContract:
 
 @st.composite
 def layouts(draw: st.DrawFn) -> tuple[list[tuple[Any, ...]], str]:
-    """Any rows of a 12 x 12 map of 4 heads, cut into blocks, each as wide as it likes, in any order: arguments of `block`."""
+    """Any rows of a 12 x 12 map of 4 heads, cut into blocks, in any order: arguments of `block`."""
     dtype = draw(st.sampled_from(KINDS))
     groups = draw(st.sampled_from([((0, 1, 2, 3),), ((0, 2), (1, 3)), ((3,), (0, 1, 2))]))
     rows = sorted(draw(st.sets(st.integers(0, 11), min_size=1)))

@@ -11,10 +11,11 @@ from attnprobe.engines.tile import Tile
 from attnprobe.errors import BudgetError
 from attnprobe.shapes import Float
 
-# A tile that stays in a CPU's last-level cache is written, scanned and normalised without going to memory each time.
-CPU_TILE = 4 << 20
+# A tile is written, scanned and normalised in place: one that fits a CPU's last-level cache goes to memory once.
+CPU_TILE = 8 << 20
 GPU_TILE = 64 << 20
-SHARE = 4  # logits, weights, masks and the copy that leaves: each at most this part of the budget
+SHARE = 4  # the tile, its keys, masks and the copy that leaves: each at most this part of the budget
+PACK = 64  # from so many rows on, products on a CPU repay a copy of the keys with columns side by side
 
 
 @torch.no_grad()
@@ -32,51 +33,50 @@ def tiles(call: AttentionCall, heads: tuple[int, ...], rows: Rows, budget: int) 
     if not len(rows):
         return
     dtype = torch.float32 if ieee_float32() else torch.float64
-    share = min(budget // SHARE, CPU_TILE if call.query.device.type == "cpu" else GPU_TILE)
+    on_cpu = call.query.device.type == "cpu"
+    share = min(budget // SHARE, CPU_TILE if on_cpu else GPU_TILE)
     line = call.batch * call.keys * dtype.itemsize
     if line > budget // SHARE:
         raise BudgetError(
-            f"one row of {call.keys} keys for a batch of {call.batch} takes {line:,} bytes, and a quarter of the budget "
-            f"is {budget // SHARE:,}; raise budget= to at least {line * SHARE:,}, or record smaller batches"
+            f"one row of {call.keys} keys for a batch of {call.batch} takes {line:,} bytes, and a quarter of the "
+            f"budget is {budget // SHARE:,}; raise budget= to at least {line * SHARE:,}, or record smaller batches"
         )
     # Few heads at a time, so that a block has enough rows to make a good matrix product.
     group = max(1, min(len(heads), share // (line * min(len(rows), 64))))
+    pack = on_cpu and len(rows) >= PACK and line * group * call.key.shape[3] <= budget // SHARE
     for first in range(0, len(heads), group):
         chosen = heads[first : first + group]
-        yield from _head_tiles(call, chosen, rows, max(1, share // (line * len(chosen))), dtype)
+        yield from _head_tiles(call, chosen, rows, max(1, share // (line * len(chosen))), dtype, pack)
 
 
 def _head_tiles(
-    call: AttentionCall, heads: tuple[int, ...], rows: Rows, height: int, dtype: torch.dtype
+    call: AttentionCall, heads: tuple[int, ...], rows: Rows, height: int, dtype: torch.dtype, pack: bool
 ) -> Iterator[Tile]:
     group = call.heads // call.kv_heads
     key_heads = tuple(h // group for h in heads)
     with torch.autocast(call.query.device.type, enabled=False):
-        key = call.key[:, as_index(key_heads)].to(dtype).flatten(0, 1)
-    scratch = torch.empty(0, dtype=dtype, device=key.device)
+        key = call.key[:, as_index(key_heads)].to(dtype).flatten(0, 1).transpose(1, 2)
+        if pack:
+            key = key.contiguous()
     for first in range(0, len(rows), height):
         block = rows[first : first + height]
         start, stop = call.columns(block)
-        size = call.batch * len(heads) * len(block) * (stop - start)
-        if scratch.numel() < size:
-            scratch = torch.empty(size, dtype=dtype, device=key.device)
         with torch.autocast(call.query.device.type, enabled=False):
-            weights, mass = _weights(call, key[:, start:stop], heads, block, start, scratch[:size])
+            weights, mass = _weights(call, key[:, :, start:stop], heads, block, start)
         yield Tile(weights, heads, block, start, mass)
 
 
 def _weights(
     call: AttentionCall,
-    key: Float[Tensor, "batch_head k dim"],
+    key: Float[Tensor, "batch_head dim k"],
     heads: tuple[int, ...],
     rows: Rows,
     start: int,
-    scratch: Float[Tensor, " size"],
 ) -> tuple[Float[Tensor, "batch h r k"], Float[Tensor, "batch h r"] | None]:
-    """Weights in memory of their own, made from logits in `scratch`."""
+    """Weights and the mass of a sink, made from the logits in place."""
     query = call.query[:, as_index(heads)][:, :, as_index(rows)].to(key.dtype).flatten(0, 1)
-    logits = scratch.view(query.shape[0], len(rows), key.shape[1])
-    torch.baddbmm(logits, query, key.transpose(1, 2), beta=0, alpha=call.scale, out=logits)
+    logits = query.new_empty(query.shape[0], len(rows), key.shape[2])
+    torch.baddbmm(logits, query, key, beta=0, alpha=call.scale, out=logits)
     logits = call.restrict_(logits.view(call.batch, len(heads), len(rows), -1), heads, rows, start)
     sink = call.sink_logits(heads, rows)
     if sink is not None:
@@ -84,7 +84,7 @@ def _weights(
         both = torch.cat([logits, beside], -1).softmax(-1)
         return both[..., :-1].float(), both[..., -1].float()
     empty = logits.amax(-1, keepdim=True) == -torch.inf if call.may_empty else None
-    weights = logits.softmax(-1).float()
+    weights = torch.softmax(logits, -1, out=logits).float()
     if empty is not None:
         weights.masked_fill_(empty, 0.0)
     return weights, None

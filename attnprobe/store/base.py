@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -41,6 +41,7 @@ class Manifest:
     text: bool = True
 
 
+@runtime_checkable
 class Writer(Protocol):
     """Takes blocks as they come; a sample is committed whole or not at all."""
 
@@ -57,6 +58,7 @@ class Writer(Protocol):
         """Make every committed sample visible, drop the rest, and let go of all files."""
 
 
+@runtime_checkable
 class Reader(Protocol):
     """Gives what was committed; nothing is loaded before `values` is called."""
 

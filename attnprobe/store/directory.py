@@ -12,6 +12,8 @@ import os
 import re
 import secrets
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -60,11 +62,18 @@ class DirectoryWriter:
         self._closed: list[dict[str, Any]] = []  # whole, not listed yet
         self._blocks: dict[int, dict[Field, list[dict[str, Any]]]] = {}
         self._committed: list[dict[str, Any]] = []
+        self._indices: set[int] = set()
+        self._lost: set[str] = set()  # shards that could not be finished
+        self._failed: BaseException | None = None
+        self._done = False
         self._waiting = 0
         self._joiner = RowJoiner(self._put, held)
-        _make_room(path, overwrite)
+        made = False
         try:
-            (path / "shards").mkdir(parents=True)
+            _make_room(path, overwrite)
+            path.mkdir(parents=True)
+            made = True
+            (path / "shards").mkdir()
             (path / "journal").mkdir()
             text = json.dumps(asdict(manifest), indent=1) + "\n"
             partial = path / "manifest.json.partial"
@@ -74,12 +83,34 @@ class DirectoryWriter:
                 os.fsync(file.fileno())
             partial.rename(path / "manifest.json")
             sync_directory(path)
+        except RunExists:
+            raise
         except OSError as error:
-            raise StoreError(f"cannot write the run {path}: {error.strerror}; choose another directory") from error
+            if made:
+                shutil.rmtree(path, ignore_errors=True)
+            raise StoreError(
+                f"cannot write the run {path}: {error.strerror}; free space there, or choose another directory"
+            ) from error
+
+    @contextmanager
+    def _taking(self, sample: int) -> Iterator[None]:
+        """Refuse what would be listed in part: after a failure nobody knows which blocks a sample lacks."""
+        if self._done:
+            raise StoreError(f"the run {self.path} is closed; open a new recording")
+        if self._failed is not None:
+            raise StoreError(f"the run {self.path} takes no more since a write failed: {self._failed}")
+        if sample in self._indices:
+            raise StoreError(f"sample {sample} is committed already; write another sample")
+        try:
+            yield
+        except BaseException as error:
+            self._failed = error
+            raise
 
     def write(self, field: Field, block: Block) -> None:
         """Append a block."""
-        self._joiner.write(field, block)
+        with self._taking(field.sample):
+            self._joiner.write(field, block)
 
     def _put(self, field: Field, block: Block) -> None:
         pieces = self._blocks.setdefault(field.sample, {}).setdefault(field, [])
@@ -110,6 +141,10 @@ class DirectoryWriter:
 
     def commit(self, sample: Sample) -> None:
         """Take a sample as whole; it is listed with the next group."""
+        with self._taking(sample.index):
+            self._commit(sample)
+
+    def _commit(self, sample: Sample) -> None:
         self._joiner.flush_sample(sample.index)
         fields = self._blocks.pop(sample.index, {})
         self._committed.append(
@@ -131,6 +166,7 @@ class DirectoryWriter:
                 ],
             }
         )
+        self._indices.add(sample.index)
         if self._waiting >= GROUP:
             self._list()
 
@@ -140,12 +176,12 @@ class DirectoryWriter:
         for part in ("ids", "positions"):
             numbers: np.ndarray | None = getattr(sequence, part)
             if numbers is not None:
-                tensor = torch.from_numpy(np.asarray(numbers, np.int64))
+                tensor = torch.from_numpy(np.array(numbers, np.int64))
                 record[part] = {"tensor": f"{prefix}/{part}", **self._append(f"{prefix}/{part}", tensor)}
         for part in ("tokens", "texts"):
             strings: tuple[str, ...] | None = getattr(sequence, part)
             if strings is not None:
-                data = np.frombuffer(json.dumps(strings, ensure_ascii=False).encode(), np.uint8)
+                data = np.frombuffer(json.dumps(strings, ensure_ascii=False).encode("utf-8", "surrogatepass"), np.uint8)
                 tensor = torch.from_numpy(data.copy())
                 record[part] = {"tensor": f"{prefix}/{part}", **self._append(f"{prefix}/{part}", tensor)}
         return record
@@ -159,30 +195,50 @@ class DirectoryWriter:
         if self._shard is None:
             return
         shard, self._shard = self._shard, None
-        shard.close()
+        try:
+            shard.close()
+        except BaseException:
+            self._lost.add(shard.path.name)
+            raise
         self._closed.append({"file": shard.path.name, "size": shard.nbytes, "xxh3_64": shard.hashes})
 
     def _list(self) -> None:
         self._waiting = 0
-        if not self._committed:
-            return
-        self._close_shard()
-        try:
-            journal = self.path / "journal" / f"{self._writer}.jsonl"
-            append_line(journal, {"shards": self._closed, "samples": self._committed})
-            sync_directory(journal.parent)
-        except OSError as error:
-            raise StoreError(f"cannot write the journal of {self.path}: {error.strerror}") from error
-        self._closed, self._committed = [], []
+        problem: StoreError | None = None
+        if self._committed:
+            try:
+                self._close_shard()
+            except StoreError as error:
+                problem = error
+        whole = [record for record in self._committed if not _files(record) & self._lost]
+        if whole:
+            try:
+                journal = self.path / "journal" / f"{self._writer}.jsonl"
+                append_line(journal, {"shards": self._closed, "samples": whole})
+                sync_directory(journal.parent)
+            except OSError as error:
+                raise StoreError(
+                    f"cannot write the journal of {self.path}: {error.strerror}; free space, then record again the "
+                    "samples that are not listed"
+                ) from error
+            self._closed = []
+        self._committed = []
+        if problem is not None:
+            raise problem
 
     def close(self) -> None:
-        """List what was committed; remove an unfinished shard of samples that were not."""
+        """List what was committed; remove shards of samples that were not."""
+        if self._done:
+            return
+        self._done = True
         try:
             self._list()
+            for shard in self._closed:
+                (self.path / "shards" / shard["file"]).unlink(missing_ok=True)
         finally:
-            shard, self._shard = self._shard, None
-            if shard is not None:
-                shard.abort()
+            if self._shard is not None:
+                self._shard.abort()
+                self._shard = None
 
     def reader(self) -> DirectoryReader:
         """A reader of what is listed."""
@@ -193,7 +249,7 @@ def _make_room(path: Path, overwrite: bool) -> None:
     if not path.exists() and not path.is_symlink():
         return
     if path.is_dir() and not any(path.iterdir()):
-        path.rmdir()
+        path.rmdir()  # made anew, so that a failure can take it away again
         return
     if not overwrite:
         raise RunExists(f"{path} exists already; choose another path, or pass overwrite=True (--overwrite)")
@@ -204,7 +260,19 @@ def _make_room(path: Path, overwrite: bool) -> None:
 
 def is_run(path: Path) -> bool:
     """Whether a directory holds a run's manifest and nothing that a run does not hold."""
-    if path.is_symlink() or not (path / "manifest.json").is_file():
+    if path.is_symlink() or not path.is_dir():
         return False
     known = re.compile(r"manifest\.json(\.partial)?|shards|journal")
-    return all(known.fullmatch(entry.name) for entry in path.iterdir())
+    if not all(known.fullmatch(entry.name) for entry in path.iterdir()):
+        return False
+    try:
+        manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(manifest, dict) and {"format", "sites", "keep"} <= manifest.keys()
+
+
+def _files(record: dict[str, Any]) -> set[str]:
+    """The shards that a sample lies in."""
+    parts = [part for sequence in record["sequences"].values() for part in sequence.values() if isinstance(part, dict)]
+    return {place["file"] for place in parts} | {b["file"] for field in record["fields"] for b in field["blocks"]}

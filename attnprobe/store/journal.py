@@ -1,4 +1,4 @@
-"""The journal of one writer: append-only lines, each with a checksum of its own. What it does not list does not exist."""
+"""The journal of one writer: append-only lines, each with its own checksum. What it does not list does not exist."""
 
 import json
 import os
@@ -9,15 +9,19 @@ from typing import Any
 
 
 def append_line(path: Path, record: dict[str, Any]) -> None:
-    """Append a record and make it durable."""
+    """Append a record and make it durable; where that fails, nothing of it stays to spoil what comes after."""
     text = json.dumps(record, separators=(",", ":")).encode()
     line = b"%08x %s\n" % (zlib.crc32(text), text)
     file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
+    before = os.fstat(file).st_size
     try:
         written = 0
         while written < len(line):
             written += os.write(file, line[written:])
         os.fsync(file)
+    except BaseException:
+        os.ftruncate(file, before)
+        raise
     finally:
         os.close(file)
 

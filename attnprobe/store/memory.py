@@ -21,10 +21,15 @@ class MemoryStore:
         self._joiner = RowJoiner(self._put, bound=64 * BLOCK)
         self._closed = False
 
-    def write(self, field: Field, block: Block) -> None:
-        """Keep a block."""
+    def _refuse(self, sample: int) -> None:
         if self._closed:
             raise StoreError("the store is closed; open a new recording")
+        if sample in self._samples:
+            raise StoreError(f"sample {sample} is committed already; write another sample")
+
+    def write(self, field: Field, block: Block) -> None:
+        """Keep a block."""
+        self._refuse(field.sample)
         self._joiner.write(field, block)
 
     def _put(self, field: Field, block: Block) -> None:
@@ -34,18 +39,21 @@ class MemoryStore:
 
     def commit(self, sample: Sample) -> None:
         """List a sample."""
+        self._refuse(sample.index)
         self._joiner.flush_sample(sample.index)
         self._samples[sample.index] = sample
 
     def discard(self, sample: int) -> None:
-        """Forget a sample."""
-        self._joiner.drop_sample(sample)
-        self._blocks.pop(sample, None)
+        """Forget a sample that was not committed."""
+        if sample not in self._samples:
+            self._joiner.drop_sample(sample)
+            self._blocks.pop(sample, None)
 
     def close(self) -> None:
         """Drop what was not committed."""
+        self._joiner = RowJoiner(self._put, bound=0)
         for sample in self._blocks.keys() - self._samples.keys():
-            self.discard(sample)
+            del self._blocks[sample]
         self._closed = True
 
     @property

@@ -1,9 +1,11 @@
-"""The run directory, read: only what the journals list; nothing but numbers and names is loaded before it is asked for."""
+"""The run directory, read: what the journals list; only numbers and names are loaded before more is asked for."""
 
 import json
+import math
 import re
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, overload
 
@@ -12,12 +14,13 @@ from safetensors import SafetensorError, safe_open
 
 from attnprobe.errors import CorruptRun, StoreError
 from attnprobe.fields import Field, Piece, Sample, Site, TokenSequence, decode_rows
-from attnprobe.shapes import Float
+from attnprobe.shapes import Float, Int
 from attnprobe.store.base import FORMAT, Manifest
 from attnprobe.store.journal import read_lines
 
 _FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}\.safetensors")
 OPEN_FILES = 16
+DECODED = 64  # samples whose fields are held as objects
 
 
 class DirectoryReader:
@@ -36,7 +39,10 @@ class DirectoryReader:
         self._manifest = read_manifest(path)
         self._sites = {site.key: site for site in self._manifest.sites}
         self._records: dict[int, dict[str, Any]] = {}
+        self._shards: set[str] = set()
         self._files: OrderedDict[tuple[str, str], Any] = OrderedDict()
+        self._fields: OrderedDict[int, Mapping[Field, Sequence[Piece]]] = OrderedDict()
+        self._nbytes: int | None = None
         for journal in sorted((path / "journal").glob("*.jsonl")):
             for line in read_lines(journal):
                 self._take(journal, line)
@@ -48,16 +54,17 @@ class DirectoryReader:
             for record in line["samples"]:
                 self._records[record["index"]] = record
         except (KeyError, TypeError) as error:
-            raise CorruptRun(f"{journal}: a record lacks {error}; the file was changed") from error
+            raise CorruptRun(f"{journal}: a record makes no sense ({error!r}); restore it, or record again") from error
 
-    def _check(self, name: str, size: int) -> None:
-        if not isinstance(name, str) or not _FILE.fullmatch(name):
+    def _check(self, name: object, size: object) -> None:
+        if not isinstance(name, str) or not isinstance(size, int) or not _FILE.fullmatch(name):
             raise CorruptRun(f"{self.path}: the journal names {name!r}, which is no name of a shard")
         file = self.path / "shards" / name
         if file.is_symlink() or not file.is_file():
             raise CorruptRun(f"{file} is listed and not there; restore it, or record again")
         if file.stat().st_size != size:
             raise CorruptRun(f"{file} has {file.stat().st_size:,} bytes and should have {size:,}; restore it")
+        self._shards.add(name)
 
     @property
     def manifest(self) -> Manifest:
@@ -77,17 +84,41 @@ class DirectoryReader:
     @property
     def nbytes(self) -> int:
         """Bytes of all listed values."""
-        total = 0
-        for index in self._records:
-            for field, pieces in self.fields(index).items():
-                size = 4 if field.dtype == "float32" else 2
-                total += sum(size * piece.shape[0] * piece.shape[1] * piece.shape[2] for piece in pieces)
-        return total
+        if self._nbytes is None:
+            try:
+                self._nbytes = sum(
+                    (4 if field["dtype"] == "float32" else 2) * math.prod(block["shape"])
+                    for record in self._records.values()
+                    for field in record["fields"]
+                    for block in field["blocks"]
+                )
+            except (KeyError, TypeError) as error:
+                raise CorruptRun(f"{self.path}: a record of a sample makes no sense ({error!r})") from error
+        return self._nbytes
 
     def fields(self, sample: int) -> Mapping[Field, Sequence[Piece]]:
-        """The fields of a sample."""
+        """The fields of a sample.
+
+        Raises
+        ------
+        CorruptRun
+            If its record makes no sense.
+        """
+        if sample not in self._records:
+            return {}
+        if sample not in self._fields:
+            try:
+                self._fields[sample] = self._decode(sample)
+            except (KeyError, TypeError, ValueError) as error:
+                raise CorruptRun(f"{self.path}: the record of sample {sample} makes no sense ({error!r})") from error
+            if len(self._fields) > DECODED:
+                self._fields.popitem(last=False)
+        self._fields.move_to_end(sample)
+        return self._fields[sample]
+
+    def _decode(self, sample: int) -> Mapping[Field, Sequence[Piece]]:
         found: dict[Field, list[Piece]] = {}
-        for record in self._records.get(sample, {"fields": ()})["fields"]:
+        for record in self._records[sample]["fields"]:
             heads = tuple(decode_rows(record["heads"]))
             site = self._sites[record["site"]]
             field = Field(sample, site, record["group"], heads, record["dtype"], record["what"])
@@ -117,23 +148,21 @@ class DirectoryReader:
         return array
 
     def sample(self, index: int) -> Sample:
-        """Read one sample's sequences."""
+        """One sample; of its sequences only the lengths are read before they are asked for more."""
         record = self._records[index]
-        sequences = {name: self._sequence(data) for name, data in record["sequences"].items()}
+        sequences = {name: _StoredSequence(self._load, data) for name, data in record["sequences"].items()}
         return Sample(index, record["id"], sequences, record["prompt_length"])
 
-    def _sequence(self, record: Mapping[str, Any]) -> TokenSequence:
-        def load(part: str) -> Any:
-            if part not in record:
-                return None
-            data = self._open(record[part]["file"], "numpy").get_tensor(record[part]["tensor"])
-            return tuple(json.loads(data.tobytes())) if data.dtype == np.uint8 else data
-
-        return TokenSequence(record["length"], load("ids"), load("tokens"), load("texts"), load("positions"))
+    def _load(self, place: Mapping[str, str]) -> Any:
+        try:
+            data = self._open(place["file"], "numpy").get_tensor(place["tensor"])
+        except SafetensorError as error:
+            raise CorruptRun(f"{self.path / 'shards' / place['file']}, {place['tensor']}: {error}") from error
+        return tuple(json.loads(data.tobytes())) if data.dtype == np.uint8 else data
 
     def _open(self, name: str, framework: str) -> Any:
-        if not _FILE.fullmatch(name):
-            raise CorruptRun(f"{self.path}: {name!r} is no name of a shard")
+        if name not in self._shards:
+            raise CorruptRun(f"{self.path}: a record names the shard {name!r}, which the journal does not list")
         key = (name, framework)
         if key not in self._files:
             try:
@@ -144,6 +173,38 @@ class DirectoryReader:
                 self._files.popitem(last=False)
         self._files.move_to_end(key)
         return self._files[key]
+
+
+class _StoredSequence(TokenSequence):
+    """A sequence whose ids and strings are read from the run when they are asked for."""
+
+    def __init__(self, load: Callable[[Mapping[str, str]], Any], record: Mapping[str, Any]) -> None:
+        object.__setattr__(self, "length", record["length"])
+        object.__setattr__(self, "_parts", (load, record))
+
+    def _part(self, name: str) -> Any:
+        load, record = self.__dict__["_parts"]
+        return load(record[name]) if name in record else None
+
+    @cached_property
+    def ids(self) -> Int[np.ndarray, " length"] | None:
+        part: Int[np.ndarray, " length"] | None = self._part("ids")
+        return part
+
+    @cached_property
+    def tokens(self) -> tuple[str, ...] | None:
+        part: tuple[str, ...] | None = self._part("tokens")
+        return part
+
+    @cached_property
+    def texts(self) -> tuple[str, ...] | None:
+        part: tuple[str, ...] | None = self._part("texts")
+        return part
+
+    @cached_property
+    def positions(self) -> Int[np.ndarray, " length"] | None:
+        part: Int[np.ndarray, " length"] | None = self._part("positions")
+        return part
 
 
 class _Samples(Sequence[Sample]):
@@ -176,11 +237,15 @@ def read_manifest(path: Path) -> Manifest:
     """
     try:
         record = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise StoreError(f"there is no run at {path} (no manifest.json)") from None
-    except (OSError, ValueError) as error:
+    except (FileNotFoundError, NotADirectoryError):
+        raise StoreError(f"there is no run at {path} (no manifest.json); check the path") from None
+    except (OSError, ValueError, RecursionError) as error:
         raise CorruptRun(f"{path / 'manifest.json'} cannot be read: {error}") from error
     version = record.get("format") if isinstance(record, dict) else None
+    if isinstance(version, int) and version > FORMAT:
+        raise StoreError(
+            f"{path} has format {version}, which a newer attnprobe wrote; this one reads {FORMAT}: upgrade attnprobe"
+        )
     if version != FORMAT:
         raise StoreError(f"{path} has format {version!r}, and this version of attnprobe reads {FORMAT}")
     try:

@@ -5,14 +5,23 @@ from collections.abc import Sequence
 import numpy as np
 
 from attnprobe.errors import NotKept
-from attnprobe.fields import Field, Piece, describe_rows
-from attnprobe.shapes import Float
+from attnprobe.fields import Field, Piece, Rows, describe_rows
+from attnprobe.selection import Indices
+from attnprobe.shapes import Float, Int
 from attnprobe.store.base import Reader
 
 
 def kept_rows(pieces: Sequence[Piece]) -> list[int]:
     """Positions of the kept rows."""
-    return sorted({row for piece in pieces for row in piece.rows})
+    return sorted(set().union(*(piece.rows for piece in pieces)))
+
+
+def kept_columns(reader: Reader, field: Field, length: int) -> range:
+    """Positions of the kept columns, of `length`. What lies outside was not looked at, and is not zero."""
+    keep = reader.manifest.keep
+    text = keep[field.group].get("keys", "all") if field.group < len(keep) else "all"
+    part = Indices.parse(text, "keys").parts[0]
+    return range(length)[part] if isinstance(part, slice) else range(length)
 
 
 def read_rows(
@@ -38,12 +47,15 @@ def read_rows(
     dtype = np.float16 if field.dtype == "float16" else np.float32
     result = np.zeros((len(heads), len(rows), len(columns)), dtype)
     found = np.zeros((len(heads), len(rows)), bool)
+    wanted_heads, wanted_rows = _Wanted(heads), _Wanted(rows)
+    low, high = min(rows, default=0), max(rows, default=-1)
     for piece in pieces:
-        at_heads, at_rows = _offsets(piece.heads, heads), _offsets(piece.rows, rows)
-        if not at_heads or not at_rows:
+        if isinstance(piece.rows, range) and piece.rows and (piece.rows[-1] < low or piece.rows[0] > high):
             continue
-        into_heads, from_heads = np.array(at_heads).T
-        into_rows, from_rows = np.array(at_rows).T
+        into_rows, from_rows = wanted_rows.of(piece.rows)
+        into_heads, from_heads = wanted_heads.of(piece.heads)
+        if not len(into_rows) or not len(into_heads):
+            continue
         found[np.ix_(into_heads, into_rows)] = True
         first, stop = max(columns.start, piece.start), min(columns.stop, piece.start + piece.shape[2])
         if first >= stop:
@@ -56,20 +68,36 @@ def read_rows(
             slice(first - piece.start, stop - piece.start),
         )
         picked = part[np.ix_(from_heads - from_heads.min(), from_rows - from_rows.min())]
-        target = np.ix_(into_heads, into_rows, np.arange(first, stop) - columns.start)
-        result[target] = picked
+        target = result[:, :, first - columns.start : stop - columns.start]
+        target[np.ix_(into_heads, into_rows)] = picked
     if not found.all():
         row = rows[int(np.flatnonzero(~found.all(0))[0])]
         raise NotKept(
             f"row {row} of {field.site.label}, sample {field.sample}, was not kept; kept are rows "
-            f"{describe_rows(kept_rows(pieces))}"
+            f"{describe_rows(kept_rows([piece for piece in pieces if set(heads) <= set(piece.heads)]))}"
         )
     return result
 
 
-def _offsets(kept: Sequence[int], wanted: Sequence[int]) -> list[tuple[int, int]]:
-    """Pairs (index in `wanted`, index in `kept`) of the rows that both have."""
-    if isinstance(kept, range):
-        return [(i, (row - kept.start) // kept.step) for i, row in enumerate(wanted) if row in kept]
-    place = {row: i for i, row in enumerate(kept)}
-    return [(i, place[row]) for i, row in enumerate(wanted) if row in place]
+class _Wanted:
+    """Positions that are asked for, in any order, sorted once: a map may lie in as many blocks as it has rows."""
+
+    def __init__(self, positions: Sequence[int]) -> None:
+        wanted = np.asarray(positions, np.int64)
+        self._order = np.argsort(wanted, kind="stable")
+        self._sorted = wanted[self._order]
+
+    def of(self, kept: Rows) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " n"]]:
+        """Indices into what is wanted, and into `kept`, of the positions that both have."""
+        if not len(kept):
+            return np.zeros(0, np.int64), np.zeros(0, np.int64)
+        if isinstance(kept, range):
+            low, high = np.searchsorted(self._sorted, [kept[0], kept[-1] + 1])
+            offsets = self._sorted[low:high] - kept.start
+            there = offsets % kept.step == 0
+            return self._order[low:high][there], (offsets // kept.step)[there]
+        place = np.asarray(kept, np.int64)
+        by_position = np.argsort(place, kind="stable")
+        at = np.searchsorted(place, self._sorted, sorter=by_position).clip(max=len(place) - 1)
+        there = place[by_position[at]] == self._sorted
+        return self._order[there], by_position[at[there]]

@@ -38,6 +38,11 @@ class ShardWriter:
         self._end = 0
         with _explained(self.partial):
             self._file = os.open(self.partial, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+            try:  # take the header's room now: a disk that fills up later must not cost what was written
+                _pwrite(self._file, memoryview(bytes(HEADER)), 0)
+            except OSError:
+                self.abort()
+                raise
 
     @property
     def nbytes(self) -> int:
@@ -46,14 +51,14 @@ class ShardWriter:
 
     def takes(self, name: str, nbytes: int) -> bool:
         """Whether one more tensor fits; the first one always does."""
-        entry = len(name) + 160
+        entry = len(json.dumps(name)) + 160  # its shape and offsets are shorter
         return len(self._entries) == 1 or (self._header + entry < HEADER - 8 and self.nbytes + nbytes <= SIZE)
 
     def append(self, name: str, tensor: Tensor) -> None:
         """Write a tensor behind the others."""
         if name in self._entries:
             raise StoreError(f"{self.path}: tensor {name!r} is there already")
-        data = memoryview(tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy())
+        data = memoryview(tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy())  # type: ignore[arg-type]
         with _explained(self.partial):
             _pwrite(self._file, data, HEADER + self._end)
         stop = self._end + data.nbytes
@@ -65,12 +70,23 @@ class ShardWriter:
         self.hashes[name] = xxhash.xxh3_64_hexdigest(data)
 
     def close(self) -> None:
-        """Vouch for the data: header after data, name after header, each on disk before the next."""
+        """Vouch for the data: header after data, name after header, each on disk before the next.
+
+        Raises
+        ------
+        StoreError
+            If that fails; the unfinished file is removed, since what a failed fsync left is not known.
+        """
         with _explained(self.partial):
-            text = json.dumps(self._entries, separators=(",", ":")).encode().ljust(HEADER - 8, b" ")
-            os.fsync(self._file)
-            _pwrite(self._file, memoryview(struct.pack("<Q", len(text)) + text), 0)
-            os.fsync(self._file)
+            try:
+                text = json.dumps(self._entries, separators=(",", ":")).encode().ljust(HEADER - 8, b" ")
+                os.ftruncate(self._file, self.nbytes)  # a tensor that failed may have left a part of itself
+                os.fsync(self._file)
+                _pwrite(self._file, memoryview(struct.pack("<Q", len(text)) + text), 0)
+                os.fsync(self._file)
+            except OSError:
+                self.abort()
+                raise
             os.close(self._file)
             os.rename(self.partial, self.path)
             sync_directory(self.path.parent)

@@ -1,18 +1,17 @@
 """Train the small GPT-2 that ships as ``attnprobe.demo``: a tokenizer, then a model, then a log.
 
 The batches are half plain text, half random tokens that repeat. Text teaches the usual previous-token and first-token
-heads; random tokens that return after a period of random length can only be predicted by induction (Olsson et
-al. 2022, "In-context Learning and Induction Heads"), so a head of that kind has to form. Every row starts at a random
-position, so that all 1,024 learned positions are trained from sequences half as long. Sequences are short at first and
-grow: with few places to choose from, induction forms early, and then stretches.
+heads; random tokens that return after a period of random length can only be predicted by induction (Olsson et al. 2022,
+"In-context Learning and Induction Heads"), so a head of that kind has to form. It forms sooner on short rows of few
+different tokens, so training starts there and moves on once they are learned. Later rows start at a random position, so
+that all 1,024 learned positions are trained from sequences half as long.
 
-Run it from the root of the repository (about 25 minutes on two cores)::
+Run it from the root of the repository (about 20 minutes on two cores)::
 
     python examples/demo_model/train.py CORPUS.txt --out attnprobe/demo/model --log examples/demo_model/log.json
 """
 
 import json
-import math
 import platform
 import time
 from pathlib import Path
@@ -27,7 +26,18 @@ SEED = 20_26
 END = "<|endoftext|>"
 VOCABULARY = 2048
 TOKENS = 1024  # a step: many small steps form heads sooner than few large ones
-CONTEXT = {0.0: 64, 0.5: 128, 0.7: 256, 0.85: 512}  # from this share of the steps on
+# Length of the rows, how many different tokens the random ones draw from, and up to where a row may start. The next stage
+# begins once the repeats are learned, or after this share of the steps at the latest.
+STAGES = (
+    (0.25, 32, 64, 1),
+    (0.35, 32, 256, 97),
+    (0.50, 64, 1024, 257),
+    (0.60, 128, 2048, 897),
+    (0.75, 256, 2048, 769),
+    (1.00, 512, 2048, 513),
+)
+LEARNED = 0.7  # nats a token, running mean
+CONTEXT = STAGES[-1][1]
 SHAPE = {"n_layer": 4, "n_head": 8, "n_embd": 160, "n_positions": 1024}
 
 
@@ -45,7 +55,7 @@ def train_tokenizer(corpus: Path) -> PreTrainedTokenizerFast:
 
 
 def sinusoids(positions: int, width: int) -> torch.Tensor:
-    """Where the learned positions start: neighbours are alike from the first step (Vaswani et al. 2017, section 3.5)."""
+    """Where the learned positions start: neighbours are alike at once (Vaswani et al. 2017, section 3.5)."""
     rate = 10_000.0 ** (-torch.arange(0, width, 2) / width)
     angle = torch.arange(positions)[:, None] * rate
     return torch.stack([angle.sin(), angle.cos()], -1).flatten(1)
@@ -58,7 +68,7 @@ def repeated_random(
     ids = torch.randint(1, tokens, (rows, context), generator=generator)
     labels = torch.full_like(ids, -100)
     for row in range(rows):
-        period = int(torch.randint(6, context // 2 + 1, (), generator=generator))
+        period = int(torch.randint(min(6, context // 4), context // 2 + 1, (), generator=generator))
         for start in range(period, context, period):
             stop = min(start + period, context)
             ids[row, start:stop] = ids[row, : stop - start]
@@ -68,7 +78,7 @@ def repeated_random(
 
 def text_rows(stream: torch.Tensor, rows: int, context: int, generator: torch.Generator) -> torch.Tensor:
     starts = torch.randint(0, len(stream) - context, (rows,), generator=generator)
-    return torch.stack([stream[s : s + context] for s in starts.tolist()])
+    return stream[starts[:, None] + torch.arange(context)]
 
 
 def losses(model: GPT2LMHeadModel, ids: torch.Tensor, labels: torch.Tensor, offset: torch.Tensor) -> torch.Tensor:
@@ -83,9 +93,8 @@ def losses(model: GPT2LMHeadModel, ids: torch.Tensor, labels: torch.Tensor, offs
 @torch.no_grad()
 def evaluate(model: GPT2LMHeadModel, stream: torch.Tensor, generator: torch.Generator) -> dict[str, float]:
     model.eval()
-    context = max(CONTEXT.values())
-    text = text_rows(stream, 16, context, generator)
-    ids, labels = repeated_random(16, context, generator)
+    text = text_rows(stream, 16, CONTEXT, generator)
+    ids, labels = repeated_random(16, CONTEXT, generator)
     zero = torch.zeros(16, dtype=torch.long)
     result = {
         "text": losses(model, text, text, zero).mean().item(),
@@ -99,7 +108,7 @@ def evaluate(model: GPT2LMHeadModel, stream: torch.Tensor, generator: torch.Gene
 @click.argument("corpus", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), required=True)
 @click.option("--log", type=click.Path(path_type=Path), required=True)
-@click.option("--steps", default=7000, show_default=True)
+@click.option("--steps", default=5000, show_default=True)
 @click.option("--rate", default=2e-3, show_default=True, help="Peak learning rate.")
 def main(corpus: Path, out: Path, log: Path, steps: int, rate: float) -> None:
     torch.manual_seed(SEED)
@@ -113,46 +122,44 @@ def main(corpus: Path, out: Path, log: Path, steps: int, rate: float) -> None:
         attn_pdrop=0.0,
         embd_pdrop=0.0,
         resid_pdrop=0.0,
-        initializer_range=0.08,  # about 1 / sqrt(n_embd): attention is not uniform at the start
+        initializer_range=0.05,
         **SHAPE,
     )
     model = GPT2LMHeadModel(config)
-    model.transformer.wpe.weight.data.copy_(0.14 * sinusoids(SHAPE["n_positions"], SHAPE["n_embd"]))
+    model.transformer.wpe.weight.data.copy_(0.1 * sinusoids(SHAPE["n_positions"], SHAPE["n_embd"]))
     stream = torch.tensor(tokenizer(corpus.read_text(), verbose=False).input_ids)
     train, held_out = stream[: -len(stream) // 20], stream[-len(stream) // 20 :]
-    # Muon on the matrices: heads that have to be composed over two layers form much sooner than with AdamW.
-    matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and ".h." in n]
-    others = [p for n, p in model.named_parameters() if p.ndim != 2 or ".h." not in n]
-    optimizers = [
-        torch.optim.Muon(matrices, lr=rate, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
-        torch.optim.AdamW(others, lr=rate, betas=(0.9, 0.98), weight_decay=0.01),
-    ]
+    optimizer = torch.optim.AdamW(model.parameters(), lr=rate, fused=True, betas=(0.9, 0.98), weight_decay=0.02)
 
     def factor(step: int) -> float:
-        return min(1.0, (step + 1) / 100) * (0.05 + 0.95 * (0.5 + 0.5 * math.cos(math.pi * step / steps)))
+        return min(1.0, (step + 1) / 100) * (min(1.0, 0.05 + 3 * (1 - step / steps)))
 
-    schedules = [torch.optim.lr_scheduler.LambdaLR(optimizer, factor) for optimizer in optimizers]
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
     began, history = time.monotonic(), []
+    stage, running = 0, 2 * LEARNED
     for step in range(steps):
-        context = max(length for share, length in CONTEXT.items() if step >= share * steps)
+        if stage + 1 < len(STAGES) and (running < LEARNED or step >= STAGES[stage][0] * steps):
+            stage, running = stage + 1, 2 * LEARNED
+        _, context, tokens, starts = STAGES[stage]
         rows = TOKENS // context
-        text = text_rows(train, rows // 2, context, generator)
-        tokens = int(VOCABULARY * min(1.0, 0.1 + 3 * step / steps))  # few tokens at first, all after 30 % of the steps
-        ids, labels = repeated_random(rows // 2, context, generator, tokens)
-        offset = torch.randint(0, SHAPE["n_positions"] - context + 1, (rows,), generator=generator)
+        texts = rows // 2 if stage else 0
+        text = text_rows(train, texts, context, generator)
+        ids, labels = repeated_random(rows - texts, context, generator, tokens)
+        offset = torch.randint(0, starts, (rows,), generator=generator)
         row_losses = losses(model, torch.cat([text, ids]), torch.cat([text, labels]), offset)
         model.zero_grad(set_to_none=True)
         row_losses.mean().backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        for optimizer, schedule in zip(optimizers, schedules, strict=True):
-            optimizer.step()
-            schedule.step()
+        optimizer.step()
+        schedule.step()
+        running = 0.97 * running + 0.03 * row_losses[texts:].mean().item()
         if step % 200 == 199 or step == steps - 1:
             point = {
                 "step": step + 1,
                 "context": context,
-                "train_text": row_losses[: rows // 2].mean().item(),
-                "train_repeats": row_losses[rows // 2 :].mean().item(),
+                "tokens": tokens,
+                **({"train_text": row_losses[:texts].mean().item()} if texts else {}),
+                "train_repeats": running,
                 "minutes": (time.monotonic() - began) / 60,
             }
             history.append({k: round(v, 4) for k, v in point.items()})
@@ -165,7 +172,8 @@ def main(corpus: Path, out: Path, log: Path, steps: int, rate: float) -> None:
         "steps": steps,
         "tokens_a_step": TOKENS,
         "rate": rate,
-        "context": CONTEXT,
+        "stages": STAGES,
+        "learned": LEARNED,
         "shape": SHAPE,
         "corpus": {"name": corpus.name, "tokens": len(stream), "held_out": len(held_out)},
         "final_loss_held_out": final,

@@ -1,0 +1,190 @@
+"""``attnprobe capture``: run a model on a text and write its attention weights to a run directory."""
+
+import os
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+from attnprobe.api import record
+from attnprobe.cli.info import figures
+from attnprobe.cli.models import Named
+from attnprobe.cli.output import Output
+from attnprobe.cli.output import command as shared
+from attnprobe.cli.progress import Streamer, bytes_on_disk, recording
+from attnprobe.errors import RunExists, SelectionError, StoreError
+from attnprobe.keep import Weights
+from attnprobe.recorder import Recorder
+from attnprobe.run import open_run
+from attnprobe.sizes import format_bytes, parse_bytes
+
+
+@click.command("capture")
+@click.argument("model")
+@click.argument("source", required=False, metavar="[-]")
+@click.option("--text", help="The text to run the model on.")
+@click.option("--file", type=click.Path(dir_okay=False, allow_dash=True, path_type=Path), help="A UTF-8 file with it.")
+@click.option(
+    "-o", "--out", "run", type=click.Path(path_type=Path), required=True, metavar="RUN", help="Where to write."
+)
+@click.option("--layers", default="all", show_default=True, help='Layers: "0,3-5", "-1", "::4".')
+@click.option("--heads", default="all", show_default=True, help='Heads: as layers, or across them: "L5H1,L6H9".')
+@click.option("--queries", default="all", show_default=True, help='Rows of the prompt: "-64:", "0,10".')
+@click.option("--keys", default="all", show_default=True, help='One range of columns: ":512".')
+@click.option("--dtype", default="float32", show_default=True, help="What weights are stored in: float16, bfloat16.")
+@click.option("--generate", type=click.IntRange(min=1), metavar="N", help="Generate up to N tokens too, greedily.")
+@click.option("--max-tokens", type=click.IntRange(min=1), metavar="N", help="Run on the first N tokens of the text.")
+@click.option("--device", default="auto", show_default=True, help='"cpu", "cuda:1"; auto is CUDA where there is one.')
+@click.option("--budget", default="256 MiB", show_default=True, help="Working memory.")
+@click.option("--overwrite", is_flag=True, help="Replace the run that is there.")
+@click.option("--no-text", is_flag=True, help="Keep no token ids and strings, only which tokens repeat.")
+@shared
+def command(
+    out: Output,
+    model: str,
+    source: str | None,
+    text: str | None,
+    file: Path | None,
+    run: Path,
+    layers: str,
+    heads: str,
+    queries: str,
+    keys: str,
+    dtype: str,
+    generate: int | None,
+    max_tokens: int | None,
+    device: str,
+    budget: str,
+    overwrite: bool,
+    no_text: bool,
+) -> None:
+    """Run MODEL on a text and write its attention weights to RUN.
+
+    MODEL is "demo" (the bundled one), a directory, or a name on the Hugging Face hub. The text is --text, --file, or
+    standard input where "-" is given.
+
+    \b
+    attnprobe capture demo --text "Maia likes to explore her world!" -o runs/maia
+    attnprobe capture gpt2 --file book.txt --max-tokens 1024 --heads L5H1,L6H9 --dtype float16 -o runs/book
+    echo "To be, or" | attnprobe capture demo - --generate 20 -o runs/hamlet
+    """  # noqa: D301 (click wants the backspace itself)
+    # All that can be wrong is found before the model is loaded, cheapest first.
+    keep = Weights(layers=layers, heads=heads, queries=queries, keys=keys, dtype=dtype)
+    parse_bytes(budget)
+    _check_target(run, overwrite)
+    words = _read_text(source, text, file)
+    named = Named(model, progress=out.stderr.is_terminal and not out.quiet)
+    ids = _tokenize(named, words, max_tokens, generate or 0)
+    loaded = named.load(_device(device))
+    out.detail(f"{type(loaded).__name__} {model}, {str(loaded.dtype).removeprefix('torch.')} on {loaded.device}")
+
+    recorder = record(loaded, named.tokenizer, to=run, keep=keep, budget=budget, overwrite=overwrite, text=not no_text)
+    began = time.perf_counter()
+    _run(out, loaded, ids, recorder, run, generate)
+    seconds = time.perf_counter() - began
+
+    found = recorder.run
+    size = figures(found)
+    rate, written = size["tokens"] / seconds, format_bytes(bytes_on_disk(run))
+    out.note(f"recorded {size['tokens']:,} tokens in {seconds:.1f} s: {rate:,.0f} tokens/s, {written} on disk")
+    out.data({"path": str(run), **size, "seconds": round(seconds, 3)}, str(run), repr(found))
+
+
+def _check_target(run: Path, overwrite: bool) -> None:
+    """Refuse a path that is taken or cannot be written."""
+    empty = run.is_dir() and not any(run.iterdir())
+    if (run.exists() or run.is_symlink()) and not overwrite and not empty:
+        raise RunExists(f"{run} exists already; choose another path, or pass --overwrite")
+    parent = next(p for p in (run.absolute(), *run.absolute().parents) if p.exists())
+    if parent != run.absolute() and not (parent.is_dir() and os.access(parent, os.W_OK | os.X_OK)):
+        reason = "is not writable" if parent.is_dir() else "is not a directory"
+        raise StoreError(f"cannot write the run {run}: {parent} {reason}; choose another path")
+
+
+def _read_text(source: str | None, text: str | None, file: Path | None) -> str:
+    if source not in (None, "-"):
+        raise click.UsageError(
+            f'{source!r} is not understood; give the text by --text, --file, or "-" for standard input'
+        )
+    if sum(given is not None for given in (source, text, file)) != 1:
+        raise click.UsageError('give the text once: by --text, by --file, or "-" for standard input')
+    if text is None:
+        try:
+            if file is None or str(file) == "-":
+                text = sys.stdin.buffer.read().decode("utf-8")
+            else:
+                text = file.read_bytes().decode("utf-8")
+        except OSError as error:
+            raise SelectionError(f"cannot read {file}: {error.strerror}") from error
+        except UnicodeDecodeError as error:
+            raise SelectionError(f"the text is not UTF-8: {error}") from error
+    if not text:
+        raise SelectionError("the text is empty: there is nothing to record")
+    return text
+
+
+def _tokenize(named: Named, text: str, max_tokens: int | None, generate: int) -> list[int]:
+    """The text's token ids, cut to `max_tokens`, once they are known to fit."""
+    whole: list[int] = named.tokenizer(text, verbose=False).input_ids
+    ids = whole[:max_tokens]
+    if not ids:
+        raise SelectionError("the text has no tokens: there is nothing to record")
+    window = named.window
+    if window is None or len(ids) + generate <= window:
+        return ids
+    have = f"the text has {len(ids):,} tokens" if len(ids) == len(whole) else f"{len(ids):,} tokens are to be kept"
+    if generate:
+        have += f" and {generate:,} are to be generated"
+    fix = "generate fewer" if generate >= window else f"cut the text with --max-tokens {window - generate}"
+    raise SelectionError(f"{have}, but the context window of {named.name} has {window:,}; {fix}")
+
+
+def _device(name: str) -> str:
+    if name != "auto":
+        return name
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+@contextmanager
+def _no_empty_run(run: Path) -> Iterator[None]:
+    """Remove a run that failed before any sample was whole: it would only be in the way of the next attempt."""
+    try:
+        yield
+    except RunExists:
+        raise
+    except BaseException:
+        if (run / "manifest.json").is_file() and not len(open_run(run).samples):
+            shutil.rmtree(run)
+        raise
+
+
+def _run(out: Output, model: Any, ids: list[int], recorder: Recorder, run: Path, generate: int | None) -> None:
+    """Run the model inside of the recording."""
+    import torch
+
+    inputs = torch.tensor([ids], device=model.device)
+    with (
+        _no_empty_run(run),
+        recorder,
+        torch.no_grad(),
+        recording(out, run, len(ids) + (generate or 0), steps=generate is not None) as advance,
+    ):
+        if generate is None:
+            model(input_ids=inputs, use_cache=False)
+        else:
+            model.generate(
+                input_ids=inputs,
+                attention_mask=torch.ones_like(inputs),
+                max_new_tokens=generate,
+                do_sample=False,
+                num_beams=1,
+                pad_token_id=model.generation_config.pad_token_id or 0,  # of one sequence nothing is padded
+                streamer=Streamer(advance),
+            )

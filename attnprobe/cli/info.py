@@ -1,0 +1,87 @@
+"""``attnprobe info``: what a run holds."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from attnprobe.cli.output import Output
+from attnprobe.cli.output import command as shared
+from attnprobe.fields import Sample
+from attnprobe.run import Run, open_run
+from attnprobe.show.prepare import printable
+from attnprobe.show.terminal import clip
+
+LISTED = 20
+
+
+@click.command("info")
+@click.argument("run", type=click.Path(path_type=Path))
+@shared
+def command(out: Output, run: Path) -> None:
+    """Say what RUN holds: model, selection, samples, layers and heads, dtype, size, versions."""
+    found = open_run(run)
+    out.data(_record(run, found) if out.as_json else None, *([] if out.as_json else _lines(run, found, out)))
+
+
+def figures(run: Run) -> dict[str, Any]:
+    """The run's size as numbers: tokens of all samples, the most heads of a layer."""
+    kept = [field for sample in run.samples for field in run.reader.fields(sample.index)]
+    return {
+        "samples": len(run.samples),
+        "tokens": sum(sample.sequences["main"].length for sample in run.samples),
+        "layers": len({field.site.layer for field in kept}),
+        "heads": max((len(field.heads) for field in kept), default=0),
+        "dtype": run.describe()["dtype"],
+        "bytes": run.nbytes,
+    }
+
+
+def _record(path: Path, run: Run) -> dict[str, Any]:
+    manifest = run.manifest
+    return {
+        "path": str(path),
+        **figures(run),
+        "model": dict(manifest.model),
+        "sites": [vars(site) for site in run.sites],
+        "keep": [dict(kept) for kept in manifest.keep],
+        "text": manifest.text,
+        "format": manifest.format,
+        "versions": dict(manifest.versions),
+        "created": manifest.created,
+        "sample_list": [
+            {"id": s.id, "tokens": s.sequences["main"].length, "prompt": s.prompt_length} for s in run.samples
+        ],
+    }
+
+
+def _lines(path: Path, run: Run, out: Output) -> list[str]:
+    manifest = run.manifest
+    model = manifest.model
+    parts = (model.get(name) for name in ("class", "name", "revision", "dtype", "device", "attention"))
+    rows = [("model", ", ".join(str(part) for part in parts if part))]
+    for kind in sorted({site.kind for site in run.sites}):
+        sites = [site for site in run.sites if site.kind == kind]
+        heads = sorted({site.heads for site in sites})
+        rows.append(("sites", f"{len(sites)} {kind}-attention, {' or '.join(map(str, heads))} heads each"))
+    for kept in manifest.keep:
+        selection = ", ".join(f"{name} {kept[name]}" for name in kept if name not in ("what", "dtype"))
+        rows.append(("kept", f"{kept.get('what')} in {kept.get('dtype')}: {selection}"))
+    rows.append(("versions", ", ".join(f"{name} {version}" for name, version in manifest.versions.items())))
+    rows.append(("recorded", manifest.created))
+    lines = [str(path), repr(run), *(f"{name:<9} {value}" for name, value in rows)]
+    listed = list(run.samples[:LISTED])
+    lines += [f"sample {sample.id:<2} {_describe(sample, out.width)}" for sample in listed]
+    if len(run.samples) > len(listed):
+        lines.append(f"... and {len(run.samples) - len(listed):,} more samples (--json lists all)")
+    return [printable(line) for line in lines]
+
+
+def _describe(sample: Sample, width: int) -> str:
+    main = sample.sequences["main"]
+    generated = main.length - sample.prompt_length
+    text = f"{main.length:,} tokens" + (f", {generated:,} of them generated" if generated else "")
+    room = width - len(text) - 15
+    if main.texts is None or room < 20:
+        return text
+    return f"{text}  {clip(printable(''.join(main.texts[:room])), room)}"

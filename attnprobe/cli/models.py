@@ -1,0 +1,76 @@
+"""A model and its tokenizer by name: ``demo``, a directory, or a name on the Hugging Face hub."""
+
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+from attnprobe.errors import AttnprobeError, SelectionError
+
+
+class Named:
+    """A model that is not loaded yet: its tokenizer and its context window come first, and cost little."""
+
+    def __init__(self, name: str, progress: bool) -> None:
+        _silence(progress)
+        from transformers import AutoConfig, AutoTokenizer
+
+        self.name = name
+        self._where = name
+        if name == "demo":
+            from attnprobe import demo
+
+            self._where = str(demo.path)
+            if not (demo.path / "config.json").is_file():
+                raise AttnprobeError("the bundled model is missing from this installation; install attnprobe again")
+        elif not Path(name).is_dir() and (name.startswith((".", "/", "~")) or name.count("/") > 1):
+            raise AttnprobeError(f"there is no model directory {name}")
+        config = self._try(AutoConfig)
+        self.tokenizer: Any = self._try(AutoTokenizer)
+        window = getattr(config, "max_position_embeddings", None)
+        self.window: int | None = window if isinstance(window, int) and window > 0 else None
+
+    def _try(self, factory: Any, **options: Any) -> Any:
+        try:
+            return factory.from_pretrained(self._where, **options)
+        except Exception as error:
+            raise AttnprobeError(f"cannot load {self.name}: {self._reason(error)}") from error
+
+    def _reason(self, error: Exception) -> str:
+        if not Path(self._where).is_dir() and isinstance(error, OSError):
+            return (
+                "it is neither a directory nor in the local cache, and the Hugging Face hub does not have it or cannot "
+                "be reached; check the name, log in if it is gated, or give a directory"
+            )
+        first = str(error).strip().splitlines()
+        return first[0] if first else type(error).__name__
+
+    def load(self, device: str) -> Any:
+        """The model in eval mode on a device, on SDPA."""
+        import torch
+        from transformers import AutoModelForCausalLM
+
+        if self.name == "demo":
+            from attnprobe import demo
+
+            model = demo.load()[0]
+        else:
+            model = self._try(AutoModelForCausalLM, attn_implementation="sdpa").eval()
+        try:
+            return model.to(torch.device(device))
+        except torch.OutOfMemoryError:
+            raise
+        except (RuntimeError, AssertionError) as error:  # torch built without CUDA asserts
+            raise SelectionError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}") from error
+
+
+def _silence(progress: bool) -> None:
+    """Keep the libraries' own bars and warnings off stderr, downloads on a terminal excepted."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if not progress:
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    import transformers
+
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # after the import, which sets it too
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()

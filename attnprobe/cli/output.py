@@ -1,0 +1,109 @@
+"""What every command shares: the options, where output goes, and how errors become one line and an exit code."""
+
+import functools
+import json
+import sys
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.text import Text
+
+from attnprobe.errors import AttnprobeError, BudgetError, NotKept, RunExists, SelectionError
+from attnprobe.show.prepare import printable
+
+FAILED, USAGE, WILL_NOT_FIT, INTERRUPTED = 1, 2, 4, 130
+
+
+class Output:
+    """Data to stdout, everything else to stderr.
+
+    Attributes
+    ----------
+    as_json
+        Data as one JSON document.
+    quiet, verbose
+        Nothing but data and errors; more, and tracebacks.
+    stdout, stderr
+        Consoles. They show colour on a terminal, and not if ``NO_COLOR`` is set.
+    """
+
+    def __init__(self, as_json: bool, quiet: bool, verbose: bool) -> None:
+        self.as_json, self.quiet, self.verbose = as_json, quiet, verbose
+        for stream in (sys.stdout, sys.stderr):  # a terminal that cannot show Ġ shows \u0120
+            if hasattr(stream, "reconfigure"):
+                stream.reconfigure(errors="backslashreplace")
+        self.stdout = _console(stderr=False)
+        self.stderr = _console(stderr=True)
+
+    @property
+    def width(self) -> int:
+        """Columns of stdout."""
+        return self.stdout.width
+
+    def data(self, record: Any, *lines: str | Text) -> None:
+        """Print data: the record with ``--json``, else the lines."""
+        if self.as_json:
+            click.echo(json.dumps(record, indent=1))
+            return
+        for line in lines:
+            self.stdout.print(line, soft_wrap=True)
+
+    def note(self, message: str) -> None:
+        """Say what goes on."""
+        if not self.quiet:
+            click.echo(printable(message), err=True)
+
+    def detail(self, message: str) -> None:
+        """Say what only ``--verbose`` tells."""
+        if self.verbose:
+            self.note(message)
+
+
+def _console(stderr: bool) -> Console:
+    return Console(stderr=stderr, highlight=False, markup=False, emoji=False)
+
+
+def command(function: Callable[..., None]) -> Callable[..., None]:
+    """Give a command ``--json``, ``--quiet`` and ``--verbose``, and its errors an exit code.
+
+    The function is called with an `Output` before its own parameters.
+    """
+
+    @click.option("--json", "as_json", is_flag=True, help="Print data as JSON.")
+    @click.option("-q", "--quiet", is_flag=True, help="Print nothing but data and errors.")
+    @click.option("-v", "--verbose", is_flag=True, help="Say more; errors with their traceback.")
+    @functools.wraps(function)
+    def run(as_json: bool, quiet: bool, verbose: bool, **parameters: Any) -> None:
+        out = Output(as_json, quiet, verbose)
+        try:
+            function(out, **parameters)
+        except (click.exceptions.Exit, click.ClickException, BrokenPipeError):
+            raise
+        except KeyboardInterrupt:
+            click.echo("interrupted", err=True)
+            sys.exit(INTERRUPTED)
+        except Exception as error:
+            if verbose:
+                click.echo(traceback.format_exc(), err=True)
+            click.echo(f"error: {one_line(error)}", err=True)
+            sys.exit(exit_code(error))
+
+    return run
+
+
+def one_line(error: Exception) -> str:
+    """An error as one line; errors that attnprobe did not raise on purpose come with their type."""
+    text = " ".join(str(error).split())
+    if isinstance(error, AttnprobeError):
+        return printable(text)
+    return printable(f"{type(error).__name__}: {text} (-v shows where)")
+
+
+def exit_code(error: Exception) -> int:
+    """The exit code of an error."""
+    if isinstance(error, BudgetError | MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return WILL_NOT_FIT
+    return USAGE if isinstance(error, SelectionError | NotKept | RunExists) else FAILED

@@ -1,0 +1,45 @@
+"""The bundled model, a small trained GPT-2 with its own tokenizer, and the text that it is shown on."""
+
+from pathlib import Path
+from typing import Any
+
+from attnprobe.errors import AttnprobeError
+
+path = Path(__file__).parent / "model"
+
+
+def load(directory: Path | None = None) -> tuple[Any, Any]:
+    """Load the bundled model, in float32 on SDPA, and its tokenizer. No network is used.
+
+    Parameters
+    ----------
+    directory
+        Another directory of the same layout; `path` if None.
+
+    Returns
+    -------
+    tuple
+        The model in eval mode, and the tokenizer.
+
+    Raises
+    ------
+    AttnprobeError
+        If the model's files are missing.
+    """
+    directory = path if directory is None else directory
+    if not (directory / "config.json").is_file():
+        raise AttnprobeError("the bundled model is missing from this installation; install attnprobe again")
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
+    model = AutoModelForCausalLM.from_pretrained(
+        directory, dtype=torch.float32, attn_implementation="sdpa", local_files_only=True
+    )
+    model.config.name_or_path = "demo"  # a run names the model, not where this installation lies
+    return model.eval(), tokenizer
+
+
+def text() -> str:
+    """The bundled text: a tale of a few thousand words, in which phrases come back."""
+    return (Path(__file__).parent / "text.txt").read_text(encoding="utf-8")

@@ -1,0 +1,70 @@
+"""What every benchmark needs: alternation, ratios with their spread, and what the figures were measured on."""
+
+import ctypes
+import gc
+import os
+import platform
+import statistics
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+
+def environment() -> dict[str, Any]:
+    """Versions and device, for the head of a result."""
+    import torch
+    import transformers
+
+    import attnprobe
+
+    return {
+        "device": "cpu",
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "attnprobe": attnprobe.__version__,
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "unknown")
+
+
+def settle() -> None:
+    """Free what is garbage and give free heap pages back, so that each measurement pays for its own fresh memory."""
+    gc.collect()
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def alternate(variants: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
+    """Seconds of each variant, once a round, the order turned by one from round to round; two rounds warm up."""
+    times: dict[str, list[float]] = {name: [] for name in variants}
+    names = list(variants)
+    for turn in range(-2, rounds):
+        shift = turn % len(names)
+        for name in names[shift:] + names[:shift]:
+            settle()
+            seconds = variants[name]()
+            if turn >= 0:
+                times[name].append(seconds)
+    return times
+
+
+def spread(values: list[float]) -> dict[str, float]:
+    """Median, smallest, largest."""
+    return {"median": statistics.median(values), "low": min(values), "high": max(values), "count": len(values)}
+
+
+def ratio(times: Mapping[str, list[float]], of: str, over: str) -> dict[str, float]:
+    """Spread of the ratios within each round."""
+    return spread([a / b for a, b in zip(times[of], times[over], strict=True)])

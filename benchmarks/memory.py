@@ -1,0 +1,148 @@
+"""Peak memory of a whole model while all weights of all layers are streamed to disk, in fresh processes."""
+
+import contextlib
+import json
+import re
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.measure import environment, settle, spread
+from benchmarks.report import Table
+
+MIB = 1 << 20
+BUDGETS = (64 * MIB, 256 * MIB)
+ROUNDS = 3
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A random GPT-2 and the length of its input."""
+
+    layers: int
+    heads: int
+    width: int
+    length: int
+
+    def __str__(self) -> str:
+        return f"{self.layers} layers x {self.heads} heads, width {self.width}, T {self.length:,}"
+
+
+SHAPES = (Shape(4, 12, 768, 1024), Shape(12, 12, 768, 1024), Shape(4, 8, 256, 4096))
+QUICK_SHAPES = (Shape(2, 2, 32, 64),)
+
+
+def measure(quick: bool) -> dict[str, Any]:
+    """Run it: for every shape, bare and each budget in turn, a fresh process each."""
+    rounds = 1 if quick else ROUNDS
+    rows = []
+    for shape in QUICK_SHAPES if quick else SHAPES:
+        runs: dict[int, list[dict[str, int]]] = {0: [], **{budget: [] for budget in BUDGETS}}
+        for _ in range(rounds):
+            for budget, found in runs.items():
+                found.append(_in_fresh_process(shape, budget))
+        bare = [run["peak"] for run in runs[0]]
+        for budget in BUDGETS:
+            peaks = [run["peak"] for run in runs[budget]]
+            rows.append(
+                {
+                    "shape": asdict(shape),
+                    "what": str(shape),
+                    "budget": budget,
+                    "written": runs[budget][0]["written"],
+                    "bare_peak": spread(bare),
+                    "recorded_peak": spread(peaks),
+                    "extra": statistics.median(peaks) - statistics.median(bare),
+                    "largest_extra": max(peaks) - min(bare),
+                    "bound": 2 * budget,
+                }
+            )
+    return {"benchmark": "memory", "quick": quick, "environment": environment(), "rows": rows}
+
+
+def _in_fresh_process(shape: Shape, budget: int) -> dict[str, int]:
+    with tempfile.TemporaryDirectory() as directory:
+        task = json.dumps({"shape": asdict(shape), "budget": budget, "to": str(Path(directory, "run"))})
+        command = [sys.executable, "-m", "benchmarks.memory", task]
+        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    found: dict[str, int] = json.loads(done.stdout)
+    return found
+
+
+def peak_forward(shape: Shape, budget: int, to: str) -> dict[str, int]:
+    """Peak resident bytes of this process during one forward pass, recorded to `to` if `budget` is not 0."""
+    import torch
+
+    import attnprobe as ap
+    from benchmarks.models import gpt2, token_ids
+
+    model, ids = gpt2(shape.layers, shape.heads, shape.width, shape.length), token_ids(shape.length)
+    written = 0
+    with torch.no_grad():
+        model(ids[:, :8], use_cache=False)
+        settle()
+        _forget_peak()
+        if budget:
+            with ap.record(model, to=to, budget=budget):
+                model(ids, use_cache=False)
+        else:
+            model(ids, use_cache=False)
+        peak = _peak()
+    if budget:
+        written = ap.open(to).nbytes
+    return {"peak": peak, "written": written}
+
+
+def _forget_peak() -> None:
+    """From here on only: what loading needed would hide what recording needs. Linux only; else it stays in."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def _peak() -> int:
+    try:
+        status = Path("/proc/self/status").read_text()
+    except OSError:
+        unit = 1 if sys.platform == "darwin" else 1024
+        return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    found = re.search(r"VmHWM:\s+(\d+) kB", status)
+    assert found is not None
+    return 1024 * int(found[1])
+
+
+def table(result: dict[str, Any]) -> Table:
+    """The result for people."""
+    return Table(
+        "Peak memory while all weights of all layers are streamed to disk",
+        ["model", "budget", "written", "bare peak", "recorded peak", "extra", "extra at most (2 x budget)"],
+        [
+            [
+                row["what"],
+                f"{row['budget'] // MIB} MiB",
+                f"{row['written'] / MIB:,.0f} MiB",
+                _size(row["bare_peak"]),
+                _size(row["recorded_peak"]),
+                f"{row['extra'] / MIB:.0f} MiB",
+                f"{row['bound'] // MIB} MiB: {'held' if row['largest_extra'] <= row['bound'] else 'MISSED'}",
+            ]
+            for row in result["rows"]
+        ],
+        "Resident memory of fresh processes (VmHWM), counted from after the model is built; medians and smallest to "
+        "largest. Whether the bound is held is judged by the largest recorded peak over the smallest bare one.",
+    )
+
+
+def _size(peak: dict[str, float]) -> str:
+    return f"{peak['median'] / MIB:.0f} MiB ({peak['low'] / MIB:.0f} to {peak['high'] / MIB:.0f})"
+
+
+TABLES = (table,)
+
+if __name__ == "__main__":
+    given = json.loads(sys.argv[1])
+    print(json.dumps(peak_forward(Shape(**given["shape"]), given["budget"], given["to"])))

@@ -1,0 +1,442 @@
+"""The command line: what each command prints and where, and how each failure ends."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner, Result
+from tokenizers import ByteLevelBPETokenizer
+from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+
+import attnprobe as ap
+from attnprobe import demo
+from attnprobe.cli import main
+from attnprobe.cli.output import exit_code
+
+ROOT = Path(__file__).parents[1]
+SENTENCE = "Maia is a cute little baby who likes to explore her world!"
+WINDOW = 1024
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with a small random GPT-2 that never ends a text, and a tokenizer of the bundled text."""
+    path = tmp_path_factory.mktemp("model")
+    bpe = ByteLevelBPETokenizer()
+    text = str(Path(demo.__file__).with_name("text.txt"))
+    bpe.train([text], vocab_size=400, min_frequency=2, show_progress=False)
+    PreTrainedTokenizerFast(tokenizer_object=bpe._tokenizer).save_pretrained(path)
+    torch.manual_seed(0)
+    config = GPT2Config(
+        n_layer=2, n_head=2, n_embd=16, n_positions=WINDOW, vocab_size=400, bos_token_id=None, eos_token_id=None
+    )
+    GPT2LMHeadModel(config).save_pretrained(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def run(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of the sentence."""
+    path = tmp_path_factory.mktemp("runs") / "maia"
+    result = call("capture", model, "--text", SENTENCE, "-o", path)
+    assert result.exit_code == 0, result.output
+    return path
+
+
+@pytest.fixture(scope="session")
+def ids(model: Path) -> torch.Tensor:
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(model)
+    return tokenizer(SENTENCE, return_tensors="pt").input_ids
+
+
+@pytest.fixture(scope="session")
+def tokens(model: Path, ids: torch.Tensor) -> list[str]:
+    strings: list[str] = PreTrainedTokenizerFast.from_pretrained(model).convert_ids_to_tokens(ids[0].tolist())
+    return strings
+
+
+def call(*arguments: Any, stdin: bytes | str | None = None) -> Result:
+    return CliRunner().invoke(main, [str(a) for a in arguments], input=stdin)
+
+
+def process(*arguments: Any, **environment: str) -> subprocess.Popen[str]:
+    """A process of its own, without terminal and network."""
+    env = {k: v for k, v in os.environ.items() if k not in ("NO_COLOR", "FORCE_COLOR", "COLUMNS")}
+    env |= {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", **environment}
+    command = [sys.executable, "-m", "attnprobe.cli", *map(str, arguments)]
+    return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def refused(result: Result, code: int, *words: str) -> None:
+    """It ended with this code, one line on stderr that has these words, and nothing on stdout."""
+    assert result.exit_code == code, result.output
+    assert result.stdout == ""
+    lines = [line for line in result.stderr.splitlines() if not line.startswith("recording")]
+    assert len(lines) == 1 and lines[0].startswith("error: "), result.stderr
+    for word in words:
+        assert word in lines[0]
+
+
+# --- capture ------------------------------------------------------------------------------------------------------
+
+
+def test_capture_writes_what_eager_attention_computes(model: Path, run: Path, ids: torch.Tensor) -> None:
+    eager = GPT2LMHeadModel.from_pretrained(model, attn_implementation="eager").eval()
+    with torch.no_grad():
+        expected = eager(ids, output_attentions=True).attentions
+    recorded = ap.open(run)
+    for layer in range(2):
+        np.testing.assert_allclose(recorded.sample().layer_array(layer), expected[layer][0].numpy(), atol=1e-6)
+
+
+def test_capture_prints_path_and_size_and_keeps_progress_off_stdout(model: Path, tmp_path: Path) -> None:
+    result = call("capture", model, "--text", SENTENCE, "-o", tmp_path / "run")
+    path, size = result.stdout.splitlines()
+    assert path == str(tmp_path / "run")
+    assert size == repr(ap.open(tmp_path / "run"))
+    assert "recording" in result.stderr and "tokens/s" in result.stderr
+
+
+def test_capture_json_is_one_document_of_numbers(model: Path, tmp_path: Path, ids: torch.Tensor) -> None:
+    result = call("capture", model, "--text", SENTENCE, "-o", tmp_path / "run", "--json", "-q")
+    assert result.stderr == ""
+    record = json.loads(result.stdout)
+    assert record.pop("seconds") > 0
+    assert record.pop("bytes") == ap.open(tmp_path / "run").nbytes
+    length = ids.shape[1]
+    assert record == {
+        "path": str(tmp_path / "run"), "samples": 1, "tokens": length, "layers": 2, "heads": 2, "dtype": "float32"
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("how", ["dash", "file", "file dash"])
+def test_the_text_may_come_from_a_file_or_from_standard_input(
+    how: str, model: Path, tmp_path: Path, tokens: list[str]
+) -> None:
+    file = tmp_path / "text.txt"
+    file.write_text(SENTENCE)
+    source, stdin = {
+        "dash": (["-"], SENTENCE),
+        "file": (["--file", file], None),
+        "file dash": (["--file", "-"], SENTENCE),
+    }[how]
+    result = call("capture", model, *source, "-o", tmp_path / "run", stdin=stdin)
+    assert result.exit_code == 0, result.output
+    assert list(ap.open(tmp_path / "run").sample().tokens) == tokens
+
+
+def test_capture_keeps_what_is_selected(model: Path, tmp_path: Path, run: Path) -> None:
+    options = ["--heads", "L1H0", "--queries", "-2:", "--keys", ":3", "--dtype", "float16"]
+    assert call("capture", model, "--text", SENTENCE, "-o", tmp_path / "run", *options).exit_code == 0
+    head, whole = ap.open(tmp_path / "run")[1, 0], ap.open(run)[1, 0]
+    length = whole.shape[0]
+    assert (head.dtype, head.kept) == ("float16", (length - 2, length - 1))
+    np.testing.assert_allclose(head[length - 1, :3], whole[length - 1][:3], atol=1e-3)
+    with pytest.raises(ap.NotKept):
+        ap.open(tmp_path / "run")[0, 0]
+
+
+def test_generated_tokens_are_recorded(model: Path, tmp_path: Path, ids: torch.Tensor) -> None:
+    result = call("capture", model, "--text", SENTENCE, "-o", tmp_path / "run", "--generate", 5)
+    assert result.exit_code == 0, result.output
+    (sample,) = ap.open(tmp_path / "run").samples
+    # The last generated token is never given to the model, so it attends to nothing.
+    assert (sample.prompt_length, sample.sequences["main"].length) == (ids.shape[1], ids.shape[1] + 4)
+
+
+def test_max_tokens_cuts_the_text(model: Path, tmp_path: Path, tokens: list[str]) -> None:
+    assert call("capture", model, "--text", SENTENCE, "-o", tmp_path / "run", "--max-tokens", 4).exit_code == 0
+    assert list(ap.open(tmp_path / "run").sample().tokens) == tokens[:4]
+
+
+def test_no_text_keeps_no_words(model: Path, tmp_path: Path) -> None:
+    assert call("capture", model, "--text", SENTENCE, "-o", tmp_path / "run", "--no-text").exit_code == 0
+    written = b"".join(file.read_bytes() for file in (tmp_path / "run").rglob("*") if file.is_file())
+    assert ap.open(tmp_path / "run").samples[0].sequences["main"].tokens is None
+    assert b"Maia" not in written and "Ġher".encode() not in written
+
+
+def test_overwrite_replaces_a_run(model: Path, tmp_path: Path) -> None:
+    call("capture", model, "--text", SENTENCE, "-o", tmp_path / "run")
+    assert call("capture", model, "--text", "Her", "-o", tmp_path / "run", "--overwrite").exit_code == 0
+    assert ap.open(tmp_path / "run").sample().sample.sequences["main"].length < 5
+
+
+# --- capture, refused ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def never_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(self: Any, device: str) -> None:
+        pytest.fail("the model was loaded before the mistake was found")
+
+    monkeypatch.setattr("attnprobe.cli.models.Named.load", load)
+
+
+@pytest.mark.usefixtures("never_loaded")
+def test_a_run_that_exists_is_not_touched(model: Path, run: Path) -> None:
+    before = {file: file.read_bytes() for file in run.rglob("*") if file.is_file()}
+    refused(call("capture", model, "--text", SENTENCE, "-o", run), 2, "exists", "--overwrite")
+    assert {file: file.read_bytes() for file in run.rglob("*") if file.is_file()} == before
+
+
+@pytest.mark.usefixtures("never_loaded")
+@pytest.mark.parametrize(
+    ("options", "fix"),
+    [
+        ([], f"--max-tokens {WINDOW}"),
+        (["--generate", 24], f"--max-tokens {WINDOW - 24}"),
+        (["--max-tokens", 1000, "--generate", 100], f"--max-tokens {WINDOW - 100}"),
+        (["--max-tokens", 1, "--generate", WINDOW], "generate fewer"),
+    ],
+)
+def test_more_tokens_than_the_context_window(options: list[Any], fix: str, model: Path, tmp_path: Path) -> None:
+    text = Path(demo.__file__).with_name("text.txt")
+    refused(call("capture", model, "--file", text, "-o", tmp_path / "run", *options), 2, f"{WINDOW:,}", fix)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.usefixtures("never_loaded")
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--text", "x", "--heads", "zero"], "zero"),
+        (["--text", "x", "--dtype", "int8"], "int8"),
+        (["--text", "x", "--budget", "much"], "much"),
+        (["--text", ""], "empty"),
+        (["--file", "nowhere.txt"], "nowhere.txt"),
+        (["--file", sys.executable], "not UTF-8"),
+    ],
+)
+def test_wrong_options(options: list[str], words: str, model: Path, tmp_path: Path) -> None:
+    refused(call("capture", model, *options, "-o", tmp_path / "run"), 2, words)
+
+
+def test_heads_that_the_model_lacks(model: Path, tmp_path: Path) -> None:
+    refused(call("capture", model, "--text", "x", "--heads", "9", "-o", tmp_path / "run"), 2, "head 9", "0 to 1")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("sources", [[], ["-", "--text", "x"], ["--text", "x", "--file", "y"], ["more"]])
+def test_exactly_one_text_is_wanted(sources: list[str], model: Path, tmp_path: Path) -> None:
+    result = call("capture", model, *sources, "-o", tmp_path / "run", stdin="x")
+    assert result.exit_code == 2
+    assert "--text" in result.stderr and "--file" in result.stderr
+
+
+def test_a_budget_that_is_too_small_ends_with_4_and_leaves_no_run(model: Path, tmp_path: Path) -> None:
+    refused(call("capture", model, "--text", SENTENCE, "-o", tmp_path / "run", "--budget", 8), 4, "budget")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_device_that_is_not_there(model: Path, tmp_path: Path) -> None:
+    refused(call("capture", model, "--text", "x", "-o", tmp_path / "run", "--device", "nonsense"), 2, "nonsense")
+
+
+def test_a_path_below_a_file_cannot_be_written(model: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    refused(call("capture", model, "--text", "x", "-o", tmp_path / "file" / "run"), 1, "cannot write", "file")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_directory_without_write_permission(model: Path, tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    refused(call("capture", model, "--text", "x", "-o", tmp_path / "run"), 1, "not writable")
+
+
+def test_a_model_directory_that_is_not_there(tmp_path: Path) -> None:
+    refused(call("capture", tmp_path / "gone", "--text", "x", "-o", tmp_path / "run"), 1, "no model directory", "gone")
+
+
+@pytest.mark.slow
+def test_a_hub_model_that_is_not_there(tmp_path: Path) -> None:
+    started = process("capture", "no-such-owner/no-such-model", "--text", "x", "-o", tmp_path / "run")
+    stdout, stderr = started.communicate(timeout=120)
+    assert (started.returncode, stdout) == (1, "")
+    assert stderr.count("\n") == 1 and "no-such-owner/no-such-model" in stderr and "hub" in stderr
+
+
+def test_a_traceback_comes_with_verbose_only(tmp_path: Path) -> None:
+    arguments = ("info", tmp_path / "gone")
+    assert "Traceback" not in call(*arguments).stderr
+    assert "Traceback" in call(*arguments, "-v").stderr
+
+
+def test_exit_codes_of_errors() -> None:
+    errors = {
+        ap.StoreError: 1, ap.UnsupportedModel: 1, ap.UnsupportedCall: 1, RuntimeError: 1, OSError: 1,
+        ap.SelectionError: 2, ap.TokenError: 2, ap.NotKept: 2, ap.RunExists: 2, ap.BudgetError: 4, MemoryError: 4,
+    }  # fmt: skip
+    assert {error: exit_code(error("")) for error in errors} == errors
+
+
+@pytest.mark.slow
+def test_an_interrupt_ends_with_130_and_leaves_nothing_half(model: Path, tmp_path: Path) -> None:
+    started = process("capture", model, "--text", SENTENCE, "-o", tmp_path / "run", "--generate", 900)
+    assert started.stderr is not None
+    assert "recording" in started.stderr.readline()
+    started.send_signal(signal.SIGINT)
+    stdout, stderr = started.communicate(timeout=60)
+    assert (started.returncode, stdout, stderr.strip()) == (130, "", "interrupted")
+    assert not (tmp_path / "run").exists()
+
+
+# --- info ---------------------------------------------------------------------------------------------------------
+
+
+def test_info_says_what_a_run_holds(run: Path, ids: torch.Tensor) -> None:
+    result = call("info", run)
+    assert result.exit_code == 0 and result.stderr == ""
+    assert repr(ap.open(run)) in result.stdout
+    for word in ("GPT2LMHeadModel", "sdpa", "2 self-attention", f"{ids.shape[1]} tokens", "Maia is", torch.__version__):
+        assert word in result.stdout
+
+
+def test_info_json_has_all_of_it(run: Path, ids: torch.Tensor) -> None:
+    record = json.loads(call("info", run, "--json").stdout)
+    length = ids.shape[1]
+    assert record["sample_list"] == [{"id": "0", "tokens": length, "prompt": length}]
+    assert (record["samples"], record["tokens"], record["layers"], record["heads"]) == (1, length, 2, 2)
+    assert record["bytes"] == ap.open(run).nbytes
+    assert [site["key"] for site in record["sites"]] == ["transformer.h.0.attn", "transformer.h.1.attn"]
+    assert record["versions"]["torch"] == torch.__version__
+
+
+def test_info_without_a_run(tmp_path: Path) -> None:
+    refused(call("info", tmp_path / "gone"), 1, "no run", "gone")
+
+
+# --- show ---------------------------------------------------------------------------------------------------------
+
+
+def test_show_lists_one_tokens_row(run: Path, tokens: list[str]) -> None:
+    at = len(tokens) - 2
+    result = call("show", run, "1.0", "--query", at)
+    rows = [line.removeprefix(">").split() for line in result.stdout.splitlines()[2:]]
+    weights = ap.open(run)[1, 0][at]
+    assert [row[:3] for row in rows] == [
+        [str(i), t, f"{w:.4f}"] for i, (t, w) in enumerate(zip(tokens, weights, strict=True))
+    ]
+    (marked,) = [line for line in result.stdout.splitlines() if line.startswith(">")]
+    assert marked.split()[1] == str(at)
+
+
+def test_show_json_gives_every_weight_in_full(run: Path, tokens: list[str]) -> None:
+    record = json.loads(call("show", run, "L1H0", "--query", 3, "--json").stdout)
+    assert record["query"] == {"position": 3, "token": tokens[3]}
+    weights = ap.open(run)[1, 0][3]
+    assert record["rows"] == [
+        {"position": i, "token": token, "weight": float(weights[i])} for i, token in enumerate(tokens)
+    ]
+
+
+def test_show_finds_a_token_as_shown_and_as_text(run: Path, tokens: list[str]) -> None:
+    once = next(t for t in tokens if t.startswith("Ġ") and tokens.count(t) == 1)
+    shown = call("show", run, "0.0", "--query", once)
+    assert shown.exit_code == 0
+    assert call("show", run, "0.0", "--query", once.replace("Ġ", " ")).stdout == shown.stdout
+    assert call("show", run, "0.0", "--query", tokens.index(once)).stdout == shown.stdout
+
+
+def test_show_draws_a_map_and_lists_its_largest_weights(run: Path) -> None:
+    result = call("show", run, "0.1")
+    top = ap.open(run)[0, 1].top(10)
+    assert result.exit_code == 0
+    assert result.stdout.splitlines()[-10].startswith(f"{top['weight'][0]:.4f}")
+    record = json.loads(call("show", run, "0.1", "--json").stdout)
+    assert [row["key"] for row in record["top"]] == top["key"].tolist()
+
+
+def test_show_draws_a_run_of_some_rows_and_columns(model: Path, tmp_path: Path) -> None:
+    call("capture", model, "--text", SENTENCE, "-o", tmp_path / "run", "--queries", "1,4,5,9", "--keys", "2:5")
+    result = call("show", tmp_path / "run", "0.1")
+    assert result.exit_code == 0, result.output
+    rows = json.loads(call("show", tmp_path / "run", "0.1", "--query", 4, "--json").stdout)["rows"]
+    weights = ap.open(tmp_path / "run")[0, 1][4, 2:5]
+    assert [(row["position"], row["weight"]) for row in rows] == list(zip([2, 3, 4], weights.tolist(), strict=True))
+    (marked,) = [
+        line for line in call("show", tmp_path / "run", "0.1", "--query", 4).stdout.splitlines() if line.startswith(">")
+    ]
+    assert marked.split()[1] == "4"
+    refused(call("show", tmp_path / "run", "0.1", "--query", 2), 2, "row 2", "not kept")
+
+
+def test_show_shrinks_a_long_map_as_it_reads_it(model: Path, tmp_path: Path) -> None:
+    from attnprobe.cli.show import CELLS, read_map
+    from attnprobe.show.prepare import shrink
+
+    text = Path(demo.__file__).with_name("text.txt")
+    call("capture", model, "--file", text, "--max-tokens", 500, "--heads", "L0H0", "-o", tmp_path / "run")
+    head = ap.open(tmp_path / "run")[0, 0]
+    values, rows, columns = read_map(head)
+    assert max(values.shape) <= CELLS and (len(rows), len(columns)) == values.shape
+    assert rows == list(range(0, 500, 4))
+    np.testing.assert_array_equal(values, shrink(head.numpy(), 125, 125))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["3"], "3.1"),
+        (["9.0"], "layer 9"),
+        (["0.9"], "head 9"),
+        (["0.0", "--query", "nonsense"], "nonsense"),
+        (["0.0", "--query", "9999"], "9999"),
+        (["0.0", "--sample", "7"], "sample 7"),
+        (["0.0", "--sample", "name"], "name"),
+    ],
+)
+def test_show_refuses_what_is_not_there(arguments: list[str], words: str, run: Path) -> None:
+    refused(call("show", run, *arguments), 2, words)
+
+
+def test_show_wants_to_know_which_sample(model: Path, tmp_path: Path) -> None:
+    loaded = GPT2LMHeadModel.from_pretrained(model, attn_implementation="sdpa").eval()
+    with ap.record(loaded, to=tmp_path / "run"), torch.no_grad():
+        loaded(torch.arange(8).reshape(2, 4), use_cache=False)
+    refused(call("show", tmp_path / "run", "0.0"), 2, "2 samples", "--sample")
+    assert call("show", tmp_path / "run", "0.0", "--sample", 1).exit_code == 0
+
+
+# --- terminals ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("environment", [{}, {"NO_COLOR": "1", "FORCE_COLOR": "1", "TERM": "xterm-256color"}])
+@pytest.mark.parametrize("query", [[], ["--query", "5"]])
+def test_output_has_80_columns_and_no_color(environment: dict[str, str], query: list[str], run: Path) -> None:
+    started = process("show", run, "0.0", *query, COLUMNS="80", **environment)
+    stdout, stderr = started.communicate(timeout=120)
+    assert (started.returncode, stderr) == (0, "")
+    assert max(map(len, stdout.splitlines())) <= 80
+    assert ";" not in "".join(part.split("m")[0] for part in stdout.split("\x1b[")[1:])  # no color; dim and bold may be
+    assert environment or "\x1b" not in stdout
+
+
+@pytest.mark.slow
+def test_a_terminal_that_cannot_show_unicode(run: Path, tokens: list[str]) -> None:
+    started = process("show", run, "0.0", "--query", "5", PYTHONIOENCODING="ascii")
+    stdout, _ = started.communicate(timeout=120)
+    assert started.returncode == 0 and stdout.isascii()
+    assert "#" in stdout and r"\u0120" in stdout
+
+
+@pytest.mark.slow
+def test_wrong_usage_ends_a_process_with_2(run: Path) -> None:
+    started = process("show", run)
+    stdout, stderr = started.communicate(timeout=120)
+    assert (started.returncode, stdout) == (2, "") and "Usage" in stderr
+
+
+def test_help_names_every_command_and_exit_code() -> None:
+    shown = call("--help").stdout
+    for word in ("capture", "info", "show", "130 interrupted"):
+        assert word in shown
+    assert "attnprobe capture gpt2" in call("capture", "--help").stdout

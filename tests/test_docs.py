@@ -1,0 +1,67 @@
+"""What README and docs show runs, and says what is true."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
+BLOCK = re.compile(r"^```python\n(.*?)^```$(?:\n+```text\n(.*?)^```$)?", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\]\((?!https?://|#)([^)#]+)(?:#[^)]*)?\)")
+
+
+def pages_with_code() -> list[Path]:
+    return [page for page in PAGES if BLOCK.search(page.read_text())]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", pages_with_code(), ids=lambda p: p.name)
+def test_code_runs_and_prints_what_the_page_says(page: Path, tmp_path: Path) -> None:
+    """The blocks of a page run in one interpreter, in order; a text block behind one is what it prints."""
+    script, wanted = [], []
+    for i, (code, printed) in enumerate(BLOCK.findall(page.read_text())):
+        script.append(f"print('<<{i}>>')\n{code}")
+        wanted.append(printed)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "MPLBACKEND": "agg", "COLUMNS": "100", "NO_COLOR": "1"}
+    done = subprocess.run(
+        [sys.executable, "-"], input="\n".join(script), cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    parts = re.split(r"<<\d+>>\n", done.stdout)[1:]
+    for i, text in enumerate(wanted):
+        if text:
+            assert parts[i].rstrip().splitlines() == text.rstrip().splitlines()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    broken = [target for target in LINK.findall(page.read_text()) if not (page.parent / target).exists()]
+    assert broken == []
+
+
+def test_every_page_is_reachable_from_the_readme() -> None:
+    seen, todo = set(), [ROOT / "README.md"]
+    while todo:
+        page = todo.pop()
+        if page in seen:
+            continue
+        seen.add(page)
+        targets = [(page.parent / target).resolve() for target in LINK.findall(page.read_text())]
+        todo += [target for target in targets if target.suffix == ".md" and target.exists()]
+    assert [page for page in PAGES if page.resolve() not in {p.resolve() for p in seen}] == []
+
+
+def test_the_readme_names_the_commands() -> None:
+    text = (ROOT / "README.md").read_text()
+    assert "make demo" in text
+    assert "make test" in text
+
+
+def test_the_changelog_has_this_version() -> None:
+    import attnprobe
+
+    assert f"## {attnprobe.__version__}" in (ROOT / "CHANGELOG.md").read_text()
