@@ -201,11 +201,11 @@ class Tracker:
         return forward
 
     def finish(self, forward: Forward, cache: Any) -> None:
-        """The forward pass is over and returned `cache` or None, which ends its samples."""
-        if cache is None:
-            self.end(forward.lineage)
-        else:
+        """The forward pass is over and returned `cache` or None. Without any cache, its samples have ended."""
+        if cache is not None:
             self._hold(forward.lineage, cache)
+        elif not forward.lineage.caches:
+            self.end(forward.lineage)
 
     def _of(self, cache: Any) -> Lineage | None:
         for lineage in self._lineages:

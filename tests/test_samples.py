@@ -204,6 +204,17 @@ def test_output_as_a_tuple_is_read_too(model: Any) -> None:
     assert lengths(rec.run) == [8]
 
 
+@torch.no_grad()
+def test_a_cache_that_is_given_but_not_returned_continues_its_sample(model: Any) -> None:
+    tokens, cache = models.ids(1, 9), DynamicCache()
+    with ap.record(model) as rec:
+        model(tokens[:, :5], past_key_values=cache, use_cache=False)
+        model(tokens[:, 5:], past_key_values=cache, use_cache=False)
+    assert lengths(rec.run) == [9]
+    want = models.eager(model, input_ids=tokens).attentions
+    checks.assert_same(rec.run, want, torch.ones_like(tokens))
+
+
 def test_without_text_only_repeats_are_told() -> None:
     assert first_occurrence(np.array([7, 3, 7, 9, 3])).tolist() == [0, 1, 0, 2, 1]
 

@@ -26,8 +26,8 @@ SEED = 20_26
 END = "<|endoftext|>"
 VOCABULARY = 2048
 TOKENS = 1024  # a step: many small steps form heads sooner than few large ones
-# Length of the rows, how many different tokens the random ones draw from, and up to where a row may start. The next stage
-# begins once the repeats are learned, or after this share of the steps at the latest.
+# Each stage: the share of the steps after which it is over at the latest (it is over before once the repeats are learned),
+# length of the rows, how many different tokens the random ones draw from, and how many places a row may start at.
 STAGES = (
     (0.25, 32, 64, 1),
     (0.35, 32, 256, 97),
