@@ -1,6 +1,8 @@
 """Record the attention weights of PyTorch transformers while they run as they normally run."""
 
-from attnprobe.api import record
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from attnprobe.errors import (
     AttnprobeError,
     BudgetError,
@@ -14,14 +16,18 @@ from attnprobe.errors import (
     UnsupportedCall,
     UnsupportedModel,
 )
-from attnprobe.from_attentions import from_attentions
 from attnprobe.head import Head
 from attnprobe.keep import Weights
-from attnprobe.recorder import Recorder
 from attnprobe.run import Run, SampleRun
 from attnprobe.run import open_run as open
+from attnprobe.version import VERSION
 
-__version__ = "0.1.0"
+__version__ = VERSION
+
+if TYPE_CHECKING:
+    from attnprobe.api import record
+    from attnprobe.attentions import from_attentions
+    from attnprobe.recorder import Recorder
 
 __all__ = [
     "AttnprobeError",
@@ -44,3 +50,13 @@ __all__ = [
     "open",
     "record",
 ]
+
+# These need torch, which takes seconds to import; reading a run does not.
+_NEED_TORCH = {"record": "api", "from_attentions": "attentions", "Recorder": "recorder"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _NEED_TORCH:
+        raise AttributeError(f"module 'attnprobe' has no attribute {name!r}")
+    globals()[name] = value = getattr(import_module(f"attnprobe.{_NEED_TORCH[name]}"), name)
+    return value

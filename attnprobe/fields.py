@@ -2,17 +2,19 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from attnprobe.shapes import Float, Int
+from attnprobe.shapes import Int
+
+if TYPE_CHECKING:  # reading a run takes no torch
+    import torch
 
 Rows = range | tuple[int, ...]
 
-DTYPES: dict[str, torch.dtype] = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+# What weights may be stored in, and bytes of one value.
+DTYPES = {"float32": 4, "float16": 2, "bfloat16": 2}
 
 
 @dataclass(frozen=True)
@@ -138,7 +140,7 @@ class Block:
     heads: tuple[int, ...]
     rows: Rows
     start: int
-    values: Float[Tensor, "head query key"]
+    values: "torch.Tensor"
 
     @property
     def nbytes(self) -> int:

@@ -11,11 +11,11 @@ import numpy as np
 import pandas as pd
 
 from attnprobe.errors import NotKept, SelectionError
-from attnprobe.fields import Field, Piece, Sample, TokenSequence, describe_rows
+from attnprobe.fields import DTYPES, Field, Piece, Sample, TokenSequence, describe_rows
 from attnprobe.labels import labels_of, position_of
 from attnprobe.shapes import Float, Int
 from attnprobe.sizes import format_bytes
-from attnprobe.store import Reader
+from attnprobe.store.base import Reader
 from attnprobe.store.reading import kept_columns, kept_rows, read_rows
 
 if TYPE_CHECKING:
@@ -97,9 +97,8 @@ class Head:
     @property
     def nbytes(self) -> int:
         """Bytes that this head's rows take in the store."""
-        sizes = {"float32": 4, "float16": 2, "bfloat16": 2}
         return sum(
-            sizes[field.dtype] * len(piece.rows) * piece.shape[2]
+            DTYPES[field.dtype] * len(piece.rows) * piece.shape[2]
             for field, pieces in self.fields
             for piece in self._mine(pieces)
         )
@@ -277,7 +276,8 @@ class Head:
 
         values, names = self._read(self.kept, self.kept_keys), self.query_labels
         rows = [names[row] for row in self.kept]
-        return plot_map(values, rows, list(self._key_index), f"layer {self.layer}, head {self.number}", ax, self.kept)
+        title = f"layer {self.layer}, head {self.number}"
+        return plot_map(values, rows, list(self._key_index), title, ax, self.kept, self.kept_keys)
 
     def __repr__(self) -> str:
         """Say where, how large, what kept."""

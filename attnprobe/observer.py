@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from attnprobe.arguments import ForwardInputs, read_cache, read_inputs
@@ -15,13 +16,13 @@ from attnprobe.copies import Copies
 from attnprobe.cut import cut
 from attnprobe.engines import Engine
 from attnprobe.errors import AttnprobeError, NothingRecorded, SelectionError, UnsupportedCall, UnsupportedModel
-from attnprobe.fields import DTYPES, Field
+from attnprobe.fields import Field
 from attnprobe.generation import read_generation
 from attnprobe.keep import Kept
 from attnprobe.lineage import Forward, Generation, Lineage, Tracker
 from attnprobe.samples import Growing
 from attnprobe.sites import Anatomy
-from attnprobe.store import Writer
+from attnprobe.store.base import Writer
 from attnprobe.strings import Strings
 
 
@@ -210,7 +211,7 @@ class Observer:
             known = np.arange(start, start + width) if place is None else place[start : start + width]
             columns[: len(known)] = known
             wanted = sample.selected(kept.selection, positions)
-            block = cut(weights[b], heads, positions, wanted, columns, kept.selection.keys, DTYPES[kept.dtype])
+            block = cut(weights[b], heads, positions, wanted, columns, kept.selection.keys, getattr(torch, kept.dtype))
             if block is not None:
                 field = Field(sample.index, described, kept.group, kept.heads[site], kept.dtype)
                 self._store.write(field, block)

@@ -11,7 +11,8 @@ from torch import nn
 
 from attnprobe.fields import Site
 from attnprobe.keep import Kept
-from attnprobe.store import Manifest
+from attnprobe.store.base import Manifest
+from attnprobe.version import VERSION
 
 
 def describe_model(model: nn.Module) -> dict[str, Any]:
@@ -44,10 +45,10 @@ def make_manifest(model: dict[str, Any], sites: Sequence[Site], keep: Sequence[K
 
 def versions() -> dict[str, str]:
     """Versions of what determines the numbers."""
-    found = {"python": platform.python_version()}
-    for package in ("attnprobe", "torch", "transformers"):
+    found = {"attnprobe": VERSION, "python": platform.python_version()}
+    for package in ("torch", "transformers"):
         try:
             found[package] = version(package)
-        except PackageNotFoundError:  # a plain checkout on the path
+        except PackageNotFoundError:
             found[package] = "not installed"
     return found

@@ -19,7 +19,9 @@ from attnprobe.provenance import describe_model, make_manifest
 from attnprobe.run import Run
 from attnprobe.sites import Anatomy, compiled_parts, find_sites
 from attnprobe.sizes import parse_bytes
-from attnprobe.store import DirectoryReader, DirectoryWriter, MemoryStore
+from attnprobe.store.directory import DirectoryWriter
+from attnprobe.store.memory import MemoryStore
+from attnprobe.store.read_directory import DirectoryReader
 from attnprobe.strings import Strings
 
 
@@ -81,8 +83,11 @@ class Recorder:
             self._every_thread,
         )
         with ExitStack() as undo:
-            undo.enter_context(watching(self._model, self._anatomy, self._watched, self._observer))
-            self._undo = undo.pop_all()
+            undo.callback(self._close_store, failed=True)
+            with ExitStack() as unwatch:
+                unwatch.enter_context(watching(self._model, self._anatomy, self._watched, self._observer))
+                self._undo = unwatch.pop_all()
+            undo.pop_all()
         self._state = "open"
         return self
 
@@ -92,6 +97,7 @@ class Recorder:
         """Leave the model as it was, commit what is whole, and say what is missing."""
         self._state = "closed"
         self._undo.close()
+        failed = True
         try:
             try:
                 self._observer.finish()
@@ -99,10 +105,18 @@ class Recorder:
                 self._store.close()
             if error is None:
                 self._observer.check_seen()
+                failed = False
         except AttnprobeError as late:
             if error is None:
                 raise
             error.add_note(f"attnprobe, while closing the recording: {late}")
+        finally:
+            self._close_store(failed)
+
+    def _close_store(self, failed: bool) -> None:
+        self._store.close()
+        if failed and isinstance(self._store, DirectoryWriter):
+            self._store.remove_if_empty()
 
     @property
     def run(self) -> Run:

@@ -16,7 +16,7 @@ from attnprobe.head import Head
 from attnprobe.labels import labels_of
 from attnprobe.shapes import Float
 from attnprobe.sizes import format_bytes
-from attnprobe.store import Manifest, Reader
+from attnprobe.store.base import Manifest, Reader
 from attnprobe.store.read_directory import DirectoryReader
 
 

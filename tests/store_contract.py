@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from attnprobe.errors import NotKept, StoreError
 from attnprobe.fields import DTYPES, Block, Field, Rows, Sample, Site, TokenSequence
-from attnprobe.store import Manifest, Reader, Writer, read_rows
+from attnprobe.store.base import Manifest, Reader, Writer
+from attnprobe.store.reading import read_rows
 
 SITES = tuple(Site(f"h.{n}.attn", "self", "decoder", n, 4, 2) for n in range(3))
 MANIFEST = Manifest(
@@ -55,7 +56,7 @@ def block(
 ) -> Block:
     random = torch.Generator().manual_seed(seed)
     values = torch.rand(len(heads), len(rows), width, generator=random) + 0.25
-    return Block(heads, rows, start, values.to(DTYPES[dtype]))
+    return Block(heads, rows, start, values.to(getattr(torch, dtype)))
 
 
 def dense(blocks: list[Block], heads: int, length: int) -> np.ndarray:
@@ -93,7 +94,7 @@ class StoreContract:
         reader = write(made, field(dtype=dtype), [part])
         read = whole_map(reader, (0, 1, 3), range(8))
         assert read.dtype == (np.float16 if dtype == "float16" else np.float32)
-        assert torch.equal(torch.from_numpy(read).to(DTYPES[dtype]), part.values)
+        assert torch.equal(torch.from_numpy(read).to(getattr(torch, dtype)), part.values)
         assert reader.nbytes == part.nbytes
         assert only_field(reader)[0] == field(dtype=dtype)
 

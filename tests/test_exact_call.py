@@ -142,7 +142,7 @@ def test_a_nan_in_the_model_stays_a_nan() -> None:
 
 def test_a_budget_below_one_row_is_refused_and_says_which_would_do() -> None:
     call = checks.random_call(batch=1, rows=4, columns=1000)
-    with pytest.raises(BudgetError, match=r"raise budget= to at least 16,000"):
+    with pytest.raises(BudgetError, match=r"raise budget= \(--budget\) to at least 16,000"):
         list(get_engine("torch")(call, (0,), range(4), 1000))
 
 

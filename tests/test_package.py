@@ -20,13 +20,13 @@ PACKAGE = ROOT / "attnprobe"
 # Lowest first. A module imports from its own group and from those above it in this list, never from those below.
 # "attnprobe" is the package's __init__, which may import anything.
 LAYERS = (
-    {"errors", "shapes"},
+    {"errors", "shapes", "version"},
     {"fields", "selection", "sizes"},
     {"sites", "call", "strings"},
     {"engines", "cut", "keep"},
     {"store"},
     {"show"},
-    {"labels", "head", "run", "from_attentions"},
+    {"labels", "head", "run", "attentions"},
     {"samples", "lineage", "generation", "arguments", "copies", "hooks", "provenance"},
     {"observer"},
     {"recorder", "api"},

@@ -13,7 +13,9 @@ import attnprobe as ap
 from attnprobe.errors import NotKept, SelectionError, TokenError
 from attnprobe.fields import Block, Field, Sample, Site, TokenSequence
 from attnprobe.sizes import format_bytes, parse_bytes
-from attnprobe.store import DirectoryWriter, Manifest, MemoryStore
+from attnprobe.store.base import Manifest
+from attnprobe.store.directory import DirectoryWriter
+from attnprobe.store.memory import MemoryStore
 from attnprobe.strings import Strings
 
 TOKENS = ("Maia", "Ġlikes", "Ġto", "Ġexplore", "Ġto", "<b>")

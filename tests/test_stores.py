@@ -24,8 +24,11 @@ from store_contract import MANIFEST, Made, block, field, only_field, sample, who
 import attnprobe as ap  # noqa: E402
 from attnprobe.errors import CorruptRun, RunExists, StoreError  # noqa: E402
 from attnprobe.fields import Block, Field, TokenSequence, decode_rows, encode_rows  # noqa: E402
-from attnprobe.store import DirectoryReader, DirectoryWriter, MemoryStore, directory, read_directory, shard  # noqa: E402
+from attnprobe.store import directory, read_directory, shard  # noqa: E402
+from attnprobe.store.directory import DirectoryWriter  # noqa: E402
 from attnprobe.store.join import BLOCK, RowJoiner  # noqa: E402
+from attnprobe.store.memory import MemoryStore  # noqa: E402
+from attnprobe.store.read_directory import DirectoryReader  # noqa: E402
 
 Make = Callable[[], Made]
 

@@ -1,11 +1,8 @@
 """``attnprobe capture``: run a model on a text and write its attention weights to a run directory."""
 
 import os
-import shutil
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +17,6 @@ from attnprobe.cli.progress import Streamer, bytes_on_disk, recording
 from attnprobe.errors import RunExists, SelectionError, StoreError
 from attnprobe.keep import Weights
 from attnprobe.recorder import Recorder
-from attnprobe.run import open_run
 from attnprobe.sizes import format_bytes, parse_bytes
 
 
@@ -152,26 +148,12 @@ def _device(name: str) -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-@contextmanager
-def _no_empty_run(run: Path) -> Iterator[None]:
-    """Remove a run that failed before any sample was whole: it would only be in the way of the next attempt."""
-    try:
-        yield
-    except RunExists:
-        raise
-    except BaseException:
-        if (run / "manifest.json").is_file() and not len(open_run(run).samples):
-            shutil.rmtree(run)
-        raise
-
-
 def _run(out: Output, model: Any, ids: list[int], recorder: Recorder, run: Path, generate: int | None) -> None:
     """Run the model inside of the recording."""
     import torch
 
     inputs = torch.tensor([ids], device=model.device)
     with (
-        _no_empty_run(run),
         recorder,
         torch.no_grad(),
         recording(out, run, len(ids) + (generate or 0), steps=generate is not None) as advance,

@@ -15,7 +15,7 @@ from attnprobe.shapes import Float
 CPU_TILE = 8 << 20
 GPU_TILE = 64 << 20
 SHARE = 4  # the tile, its keys, masks and the copy that leaves: each at most this part of the budget
-PACK = 64  # from so many rows on, products on a CPU repay a copy of the keys with columns side by side
+PACK = 64  # from so many rows on, products on a CPU repay a dense copy of strided keys
 
 
 @torch.no_grad()
@@ -39,7 +39,8 @@ def tiles(call: AttentionCall, heads: tuple[int, ...], rows: Rows, budget: int) 
     if line > budget // SHARE:
         raise BudgetError(
             f"one row of {call.keys} keys for a batch of {call.batch} takes {line:,} bytes, and a quarter of the "
-            f"budget is {budget // SHARE:,}; raise budget= to at least {line * SHARE:,}, or record smaller batches"
+            f"budget is {budget // SHARE:,}; raise budget= (--budget) to at least {line * SHARE:,}, or record "
+            "smaller batches"
         )
     # Few heads at a time, so that a block has enough rows to make a good matrix product.
     group = max(1, min(len(heads), share // (line * min(len(rows), 64))))
@@ -55,28 +56,28 @@ def _head_tiles(
     group = call.heads // call.kv_heads
     key_heads = tuple(h // group for h in heads)
     with torch.autocast(call.query.device.type, enabled=False):
-        key = call.key[:, as_index(key_heads)].to(dtype).flatten(0, 1).transpose(1, 2)
+        key = call.key[:, as_index(key_heads)].to(dtype).flatten(0, 1)
         if pack:
             key = key.contiguous()
     for first in range(0, len(rows), height):
         block = rows[first : first + height]
         start, stop = call.columns(block)
         with torch.autocast(call.query.device.type, enabled=False):
-            weights, mass = _weights(call, key[:, :, start:stop], heads, block, start)
+            weights, mass = _weights(call, key[:, start:stop], heads, block, start)
         yield Tile(weights, heads, block, start, mass)
 
 
 def _weights(
     call: AttentionCall,
-    key: Float[Tensor, "batch_head dim k"],
+    key: Float[Tensor, "batch_head k dim"],
     heads: tuple[int, ...],
     rows: Rows,
     start: int,
 ) -> tuple[Float[Tensor, "batch h r k"], Float[Tensor, "batch h r"] | None]:
     """Weights and the mass of a sink, made from the logits in place."""
     query = call.query[:, as_index(heads)][:, :, as_index(rows)].to(key.dtype).flatten(0, 1)
-    logits = query.new_empty(query.shape[0], len(rows), key.shape[2])
-    torch.baddbmm(logits, query, key, beta=0, alpha=call.scale, out=logits)
+    logits = query.new_empty(query.shape[0], len(rows), key.shape[1])
+    torch.baddbmm(logits, query, key.transpose(1, 2), beta=0, alpha=call.scale, out=logits)
     logits = call.restrict_(logits.view(call.batch, len(heads), len(rows), -1), heads, rows, start)
     sink = call.sink_logits(heads, rows)
     if sink is not None:

@@ -26,7 +26,6 @@ from attnprobe.fields import Block, Field, Sample, TokenSequence, encode_rows
 from attnprobe.store.base import FORMAT, Manifest
 from attnprobe.store.join import RowJoiner
 from attnprobe.store.journal import append_line
-from attnprobe.store.read_directory import DirectoryReader
 from attnprobe.store.shard import ShardWriter, sync_directory
 
 GROUP = 32 << 20  # small samples are listed together once this many bytes wait
@@ -240,9 +239,10 @@ class DirectoryWriter:
                 self._shard.abort()
                 self._shard = None
 
-    def reader(self) -> DirectoryReader:
-        """A reader of what is listed."""
-        return DirectoryReader(self.path)
+    def remove_if_empty(self) -> None:
+        """Take the directory of a failed recording away if it lists nothing: it would be in the next one's way."""
+        if self._done and not any((self.path / "journal").glob("*")):
+            shutil.rmtree(self.path)
 
 
 def _make_room(path: Path, overwrite: bool) -> None:

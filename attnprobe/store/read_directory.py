@@ -13,7 +13,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from attnprobe.errors import CorruptRun, StoreError
-from attnprobe.fields import Field, Piece, Sample, Site, TokenSequence, decode_rows
+from attnprobe.fields import DTYPES, Field, Piece, Sample, Site, TokenSequence, decode_rows
 from attnprobe.shapes import Float, Int
 from attnprobe.store.base import FORMAT, Manifest
 from attnprobe.store.journal import read_lines
@@ -87,7 +87,7 @@ class DirectoryReader:
         if self._nbytes is None:
             try:
                 self._nbytes = sum(
-                    (4 if field["dtype"] == "float32" else 2) * math.prod(block["shape"])
+                    DTYPES[field["dtype"]] * math.prod(block["shape"])
                     for record in self._records.values()
                     for field in record["fields"]
                     for block in field["blocks"]

@@ -22,19 +22,21 @@ import torch.nn.functional as F
 from tokenizers import ByteLevelBPETokenizer
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
+import attnprobe
+
 SEED = 20_26
 END = "<|endoftext|>"
 VOCABULARY = 2048
 TOKENS = 1024  # a step: many small steps form heads sooner than few large ones
-# Each stage: the share of the steps after which it is over at the latest (it is over before once the repeats are learned),
-# length of the rows, how many different tokens the random ones draw from, and how many places a row may start at.
+# Each stage: the share of the steps after which it is over at the latest (or once the repeats are learned), length of the
+# rows, how many different tokens the random ones draw from, how many places a row may start at, and the share of text.
 STAGES = (
-    (0.25, 32, 64, 1),
-    (0.35, 32, 256, 97),
-    (0.50, 64, 1024, 257),
-    (0.60, 128, 2048, 897),
-    (0.75, 256, 2048, 769),
-    (1.00, 512, 2048, 513),
+    (0.18, 32, 64, 1, 0.0),
+    (0.40, 32, 256, 33, 0.0),
+    (0.60, 64, 2048, 257, 0.5),
+    (0.75, 128, 2048, 897, 0.5),
+    (0.90, 256, 2048, 769, 0.5),
+    (1.00, 512, 2048, 513, 0.5),
 )
 LEARNED = 0.7  # nats a token, running mean
 CONTEXT = STAGES[-1][1]
@@ -104,11 +106,25 @@ def evaluate(model: GPT2LMHeadModel, stream: torch.Tensor, generator: torch.Gene
     return result
 
 
+def heads(model: GPT2LMHeadModel, period: int = 64) -> dict[str, float]:
+    """The strongest previous-token and induction head, as mean weights, on random tokens of all kinds that come twice."""
+    model.eval()
+    half = torch.randint(1, VOCABULARY, (1, period), generator=torch.Generator().manual_seed(SEED))
+    with torch.no_grad(), attnprobe.record(model) as recorder:
+        model(torch.cat([half, half], 1), use_cache=False)
+    model.train()
+    maps = [head.numpy() for layer in range(SHAPE["n_layer"]) for head in recorder.run[layer].values()]
+    return {
+        "previous": float(max(weights.diagonal(-1).mean() for weights in maps)),
+        "induction": float(max(weights.diagonal(1 - period)[1:].mean() for weights in maps)),
+    }
+
+
 @click.command()
 @click.argument("corpus", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), required=True)
 @click.option("--log", type=click.Path(path_type=Path), required=True)
-@click.option("--steps", default=5000, show_default=True)
+@click.option("--steps", default=5500, show_default=True)
 @click.option("--rate", default=2e-3, show_default=True, help="Peak learning rate.")
 def main(corpus: Path, out: Path, log: Path, steps: int, rate: float) -> None:
     torch.manual_seed(SEED)
@@ -140,9 +156,9 @@ def main(corpus: Path, out: Path, log: Path, steps: int, rate: float) -> None:
     for step in range(steps):
         if stage + 1 < len(STAGES) and (running < LEARNED or step >= STAGES[stage][0] * steps):
             stage, running = stage + 1, 2 * LEARNED
-        _, context, tokens, starts = STAGES[stage]
+        _, context, tokens, starts, share = STAGES[stage]
         rows = TOKENS // context
-        texts = rows // 2 if stage else 0
+        texts = int(rows * share)
         text = text_rows(train, texts, context, generator)
         ids, labels = repeated_random(rows - texts, context, generator, tokens)
         offset = torch.randint(0, starts, (rows,), generator=generator)
@@ -160,6 +176,7 @@ def main(corpus: Path, out: Path, log: Path, steps: int, rate: float) -> None:
                 "tokens": tokens,
                 **({"train_text": row_losses[:texts].mean().item()} if texts else {}),
                 "train_repeats": running,
+                **heads(model),
                 "minutes": (time.monotonic() - began) / 60,
             }
             history.append({k: round(v, 4) for k, v in point.items()})

@@ -11,7 +11,8 @@ from attnprobe.errors import SelectionError
 from attnprobe.fields import Block, Field, Sample, Site, TokenSequence
 from attnprobe.run import Run
 from attnprobe.shapes import Float
-from attnprobe.store import Manifest, MemoryStore
+from attnprobe.store.base import Manifest
+from attnprobe.store.memory import MemoryStore
 
 Step = tuple[Float[Tensor, "batch head query key"], ...]
 
