@@ -20,6 +20,7 @@ class ForwardInputs:
     ids: Tensor | None
     mask: Tensor | None
     positions: Tensor | None
+    window: int | None
     source: Tensor | None
     cache: Any
 
@@ -27,6 +28,11 @@ class ForwardInputs:
         """What `Forward.land` needs, on its device: ids, 2D mask, diagonal of a 4D mask, positions, source mask."""
         diagonal = None
         if self.mask is not None and self.mask.dim() == 4:
+            if self.mask.shape[2] < self.count or self.mask.shape[3] < start + self.count:
+                raise UnsupportedCall(
+                    f"an attention mask of shape {tuple(self.mask.shape)} does not cover {start} cached and "
+                    f"{self.count} new tokens; pass [batch, head, query, key] over all of them"
+                )
             row = torch.arange(self.count, device=self.mask.device)
             diagonal = attends(self.mask[:, 0, row, start + row])
         flat = self.mask if diagonal is None else None
@@ -39,7 +45,7 @@ def read_inputs(arguments: Mapping[str, Any], backbone: nn.Module) -> ForwardInp
     Raises
     ------
     UnsupportedCall
-        If the tokens do not fit the context window, or the cache is of an unknown kind.
+        If the cache or the mask is of an unknown kind.
     """
     ids, embeds = arguments.get("input_ids"), arguments.get("inputs_embeds")
     if ids is not None:
@@ -54,16 +60,15 @@ def read_inputs(arguments: Mapping[str, Any], backbone: nn.Module) -> ForwardInp
     if cache is not None and not hasattr(cache, "get_seq_length"):
         raise UnsupportedCall(f"a cache of type {type(cache).__name__} is not known; pass a transformers Cache")
     mask, positions = arguments.get("attention_mask"), arguments.get("position_ids")
+    if mask is not None and not isinstance(mask, Tensor):
+        raise UnsupportedCall(f"an attention mask of type {type(mask).__name__} is not read; pass a tensor or None")
     if mask is not None and mask.dim() < 4:
         mask = mask.reshape(batch, -1)
     if positions is not None:
         positions = positions.reshape(-1, positions.shape[-1])
-    limit = getattr(getattr(backbone, "config", None), "max_position_embeddings", None)
-    if positions is None and limit is not None and count > limit:
-        raise UnsupportedCall(
-            f"{count} tokens do not fit the context window of {limit}; cut the text, or record it in parts"
-        )
-    return ForwardInputs(batch, count, ids, mask, positions, _source(arguments), cache)
+    # Positions of the user's own may well fit where slots do not: then the model itself says so.
+    window = getattr(getattr(backbone, "config", None), "max_position_embeddings", None) if positions is None else None
+    return ForwardInputs(batch, count, ids, mask, positions, window, _source(arguments), cache)
 
 
 def _source(arguments: Mapping[str, Any]) -> Tensor | None:

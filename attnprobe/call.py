@@ -7,6 +7,7 @@ each backend reads its mask is settled once, in `MEANINGS`.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
@@ -168,7 +169,7 @@ class AttentionCall:
             return None
         if self.sinks.dim() == 4:
             return _rows(_heads(self.sinks, heads), rows)
-        return self.sinks.reshape(1, -1, 1, 1)[:, list(heads)]
+        return _heads(self.sinks.reshape(1, -1, 1, 1).expand(1, self.heads, 1, 1), heads)
 
 
 def attends(mask: Shaped[Tensor, "*shape"]) -> Bool[Tensor, "*shape"]:
@@ -182,24 +183,33 @@ def _numbers(rows: Rows, device: torch.device) -> Tensor:
     """Rows as a tensor; a range is made on the device, so that nothing waits for a copy."""
     if isinstance(rows, range):
         return torch.arange(rows.start, rows.stop, rows.step, device=device)
-    return torch.tensor(rows, device=device)
+    return _on(rows, device)
 
 
 def _heads(part: Tensor, heads: tuple[int, ...]) -> Tensor:
-    return part if part.shape[1] == 1 else part[:, as_index(heads)]
+    return part if part.shape[1] == 1 else part[:, as_index(heads, part.device)]
 
 
 def _rows(part: Tensor, rows: Rows) -> Tensor:
-    return part if part.shape[2] == 1 else part[:, :, as_index(rows)]
+    return part if part.shape[2] == 1 else part[:, :, as_index(rows, part.device)]
 
 
-def as_index(numbers: Rows) -> slice | list[int]:
-    """Index of these numbers, as a slice (a view, no copy) where they are evenly spaced."""
-    if not isinstance(numbers, range):
-        if len(numbers) == 0 or any(b - a != 1 for a, b in pairwise(numbers)):
-            return list(numbers)
-        numbers = range(numbers[0], numbers[-1] + 1)
-    return slice(numbers.start, numbers.stop, numbers.step)
+def as_index(numbers: Rows, device: torch.device) -> slice | Tensor:
+    """Index of these numbers: a slice (a view, no copy) where they are evenly spaced."""
+    if isinstance(numbers, range):
+        return slice(numbers.start, numbers.stop, numbers.step)
+    steps = {b - a for a, b in pairwise(numbers)}
+    if len(numbers) and len(steps) <= 1 and (step := min(steps, default=1)) > 0:
+        return slice(numbers[0], numbers[-1] + 1, step)
+    return _on(numbers, device)
+
+
+@lru_cache(maxsize=256)
+def _on(numbers: tuple[int, ...], device: torch.device) -> Tensor:
+    """Numbers as a tensor on a device, copied there once, and without waiting for it."""
+    if device.type != "cuda":
+        return torch.tensor(numbers, device=device)
+    return torch.tensor(numbers).pin_memory().to(device, non_blocking=True)
 
 
 def _sdpa(module: Any, query: Tensor, mask: Tensor | None, extras: Mapping[str, Any]) -> str:

@@ -19,13 +19,21 @@ class Copies:
 
     def __init__(self, bound: int) -> None:
         self._bound = bound
-        self._flying: deque[tuple[list[Tensor | None], Any, int, Callable[..., None]]] = deque()
+        self._flying: deque[tuple[list[Tensor | None], list[Any], int, Callable[..., None]]] = deque()
         self._nbytes = 0
 
-    def put(self, tensors: Sequence[Tensor | None], then: Callable[..., None]) -> None:
-        """Copy the tensors to the host and call ``then(*copies)``; CPU tensors are handed over as they are."""
+    def __len__(self) -> int:
+        """Copies in flight."""
+        return len(self._flying)
+
+    def put(self, tensors: Sequence[Tensor | None], then: Callable[..., None], land: bool = True) -> None:
+        """Copy the tensors to the host and call ``then(*copies)``; CPU tensors are handed over as they are.
+
+        What has landed by then is called back, unless `land` is False.
+        """
         hosts: list[Tensor | None] = []
-        event, nbytes = None, 0
+        events: list[Any] = []
+        nbytes = 0
         for tensor in tensors:
             if tensor is None or tensor.device.type == "cpu":
                 hosts.append(tensor)
@@ -38,28 +46,24 @@ class Copies:
             if pinned:
                 event = torch.cuda.Event()  # type: ignore[no-untyped-call]
                 event.record(torch.cuda.current_stream(tensor.device))
-        self._flying.append((hosts, event, nbytes, then))
+                events.append(event)
+        self._flying.append((hosts, events, nbytes, then))
         self._nbytes += nbytes
-        self.land(wait=False)
+        if land:
+            self.land(wait=False)
         while self._nbytes > self._bound:
             self._land_first()
 
     def land(self, wait: bool) -> None:
         """Call back for what has landed; with `wait`, for everything."""
         while self._flying:
-            event = self._flying[0][1]
-            if not wait and event is not None and not event.query():
+            if not wait and not all(event.query() for event in self._flying[0][1]):
                 return
             self._land_first()
 
     def _land_first(self) -> None:
-        hosts, event, nbytes, then = self._flying.popleft()
+        hosts, events, nbytes, then = self._flying.popleft()
         self._nbytes -= nbytes
-        if event is not None:
+        for event in events:
             event.synchronize()
         then(*hosts)
-
-    def drop(self) -> None:
-        """Forget what is in flight."""
-        self._flying.clear()
-        self._nbytes = 0

@@ -59,8 +59,6 @@ def cut(
         kept = kept[: len(kept) - len(late)]
     start = int(columns[kept[0]]) if len(kept) else 0
     values = part[:, :, _index(kept)].to(dtype).contiguous()
-    if values.numel() < weights.numel() and values._is_view():
-        values = values.clone()  # a small view would keep the whole tile alive
     numbers = tuple(positions[rows].tolist())
     contiguous = numbers[-1] - numbers[0] + 1 == len(numbers)
     return Block(heads, range(numbers[0], numbers[-1] + 1) if contiguous else numbers, start, values)

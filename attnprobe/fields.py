@@ -1,7 +1,7 @@
 """What a run holds: samples made of sequences, and fields made of row blocks. Plain data, shared by all stores."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -146,6 +146,12 @@ class Block:
     def nbytes(self) -> int:
         """Bytes of the values."""
         return self.values.numel() * self.values.element_size()
+
+    def compact(self) -> "Block":
+        """The same block in memory of its own: a small view would keep a whole tile alive, or pinned."""
+        if self.values.untyped_storage().nbytes() == self.nbytes and not self.values.is_pinned():
+            return self
+        return replace(self, values=self.values.clone())
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,11 +15,12 @@ def read_generation(model: Any, arguments: Mapping[str, Any]) -> Generation:
     UnsupportedCall
         For beams, generation without a cache, assistants, and static caches that CUDA would compile.
     """
-    config = arguments.get("generation_config") or getattr(model, "generation_config", None)
+    # A value that neither the call nor its own configuration gives comes from the model's.
+    configs = (arguments.get("generation_config"), getattr(model, "generation_config", None))
 
     def option(name: str, default: Any = None) -> Any:
-        value = arguments[name] if name in arguments else getattr(config, name, None)
-        return default if value is None else value
+        values = (arguments.get(name), *(getattr(config, name, None) for config in configs))
+        return next((value for value in values if value is not None), default)
 
     if option("num_beams", 1) > 1:
         raise UnsupportedCall("beam search moves rows between beams, so its attention is not recorded; set num_beams=1")
@@ -37,6 +38,11 @@ def read_generation(model: Any, arguments: Mapping[str, Any]) -> Generation:
     prompt = next(
         (arguments[n] for n in ("inputs", "input_ids", "inputs_embeds") if arguments.get(n) is not None), None
     )
+    if option("stop_strings") is not None and prompt is not None and len(prompt) > 1:
+        raise UnsupportedCall(
+            "rows of a batch that stop_strings ends go on with padding that looks like tokens; generate one row at a "
+            "time, or end rows by eos_token_id"
+        )
     ends = option("eos_token_id", ())
     ends = ends.tolist() if hasattr(ends, "tolist") else ends
     return Generation(

@@ -55,7 +55,9 @@ def _implementation(module: Any) -> Any:
 def watching(model: nn.Module, anatomy: Anatomy, watched: tuple[int, ...], watcher: Watcher) -> Iterator[None]:
     """Let `watcher` see the model's backbone, its `generate`, and the sites of these numbers, for the block."""
     with ExitStack() as undo:
-        eager = any(_implementation(anatomy.modules[i]) == "eager" for i in watched)
+        used = {_implementation(anatomy.modules[number]) for number in watched}
+        _refuse_overridden(used)
+        eager = "eager" in used
         undo.enter_context(_wrapped_registry(eager))
         for number in watched:
             undo.enter_context(_marked(anatomy.modules[number], watcher, number))
@@ -63,10 +65,12 @@ def watching(model: nn.Module, anatomy: Anatomy, watched: tuple[int, ...], watch
         bind = inspect.signature(backbone.forward).bind_partial
 
         def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            _tell_before(watcher, bind, args, kwargs, torch.compiler.is_compiling())
+            if module is backbone:  # a deep copy of the model, made inside of the block, has these hooks too
+                _tell_before(watcher, bind, args, kwargs, torch.compiler.is_compiling())
 
         def after(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-            _tell_after(watcher, output)
+            if module is backbone:
+                _tell_after(watcher, output)
 
         undo.callback(backbone.register_forward_pre_hook(before, with_kwargs=True).remove)
         undo.callback(backbone.register_forward_hook(after, with_kwargs=True).remove)
@@ -82,12 +86,29 @@ def _tell_before(
 ) -> None:
     if compiled:
         watcher.refuse_compiled()
-    watcher.before_forward(bind(*args, **kwargs).arguments)
+    if not _in_backward():
+        watcher.before_forward(bind(*args, **kwargs).arguments)
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]
 def _tell_after(watcher: Watcher, output: Any) -> None:
-    watcher.after_forward(output)
+    if not _in_backward():
+        watcher.after_forward(output)
+
+
+def _in_backward() -> bool:
+    """Whether gradient checkpointing runs a forward pass again: it was seen already."""
+    return torch._C._current_graph_task_id() != -1
+
+
+def _refuse_overridden(implementations: set[str]) -> None:
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+    for name in implementations & set(ALL_ATTENTION_FUNCTIONS._local_mapping):
+        raise UnsupportedModel(
+            f"ALL_ATTENTION_FUNCTIONS[{name!r}] was set to a function of its own, which hides the one that is "
+            "recorded; use AttentionInterface.register instead, or delete it"
+        )
 
 
 # --- the attention registry --------------------------------------------------------------------------------------
@@ -109,12 +130,18 @@ def _wrapper(implementation: str, inner: Callable[..., Any] | None) -> Callable[
     return attnprobe_attention
 
 
+def _is_ours(function: Any) -> bool:
+    """Whether a registry entry is one of our wrappers; one that others put around ours copies its attributes."""
+    wraps = getattr(function, "attnprobe_wraps", None)
+    return wraps is not None and function is _wrapper(*wraps)
+
+
 @torch.compiler.disable  # type: ignore[untyped-decorator]
 def _observe(
     implementation: str, module: nn.Module, query: Tensor, key: Tensor, mask: Any, kw: dict[str, Any], compiled: bool
 ) -> None:
-    if torch._C._current_graph_task_id() != -1:
-        return  # gradient checkpointing runs the forward again inside backward: seen already
+    if _in_backward():
+        return
     for watcher, site in tuple(_watchers.get(id(module), ())):
         if compiled:
             watcher.refuse_compiled()
@@ -141,22 +168,24 @@ def _wrapped_registry(eager: bool) -> Iterator[None]:
     from transformers.modeling_utils import AttentionInterface
 
     mapping: dict[str, Callable[..., Any]] = AttentionInterface._global_mapping
-    with _lock:
-        _open["registry"] += 1
-        _open["eager"] += eager
-        for name, function in list(mapping.items()):
-            if not hasattr(function, "attnprobe_wraps"):
-                AttentionInterface.register(name, _wrapper(name, function))
-        if eager and "eager" not in mapping:
-            AttentionInterface.register("eager", _wrapper("eager", None))
-    try:
+    counted = False
+    try:  # from the first change on: an interrupt at any point is undone
+        with _lock:
+            counted = True
+            _open["registry"] += 1
+            _open["eager"] += eager
+            for name, function in list(mapping.items()):
+                if not _is_ours(function):
+                    AttentionInterface.register(name, _wrapper(name, function))
+            if eager and "eager" not in mapping:
+                AttentionInterface.register("eager", _wrapper("eager", None))
         yield
     finally:
         with _lock:
-            _open["registry"] -= 1
-            _open["eager"] -= eager
+            _open["registry"] -= counted
+            _open["eager"] -= eager and counted
             for name, function in list(mapping.items()):
-                inner = getattr(function, "attnprobe_wraps", (None, None))[1]
+                inner = function.attnprobe_wraps[1] if _is_ours(function) else None  # type: ignore[attr-defined]
                 if inner is not None and not _open["registry"]:
                     AttentionInterface.register(name, inner)
             if not _open["eager"] and mapping.get("eager") is _wrapper("eager", None):
@@ -166,16 +195,19 @@ def _wrapped_registry(eager: bool) -> Iterator[None]:
 @contextmanager
 def _marked(module: nn.Module, watcher: Watcher, site: int) -> Iterator[None]:
     entry = (watcher, site)
-    with _lock:
-        _watchers.setdefault(id(module), []).append(entry)
-        module.__dict__[MARK] = True
     try:
+        with _lock:
+            _watchers.setdefault(id(module), []).append(entry)
+            module.__dict__[MARK] = True
         yield
     finally:
         with _lock:
-            _watchers[id(module)].remove(entry)
-            if not _watchers[id(module)]:
-                del _watchers[id(module)], module.__dict__[MARK]
+            entries = _watchers.get(id(module), [])
+            if entry in entries:
+                entries.remove(entry)
+            if not entries:
+                _watchers.pop(id(module), None)
+                module.__dict__.pop(MARK, None)
 
 
 # --- generate ----------------------------------------------------------------------------------------------------
@@ -201,21 +233,22 @@ class _Generate:
 
 @contextmanager
 def _shadowed_generate(model: nn.Module, watcher: Watcher) -> Iterator[None]:
-    with _lock:
-        if not _generators.setdefault(id(model), []):
-            own = "generate" in model.__dict__
-            model.__dict__["generate"] = _Generate(model, model.generate, own)  # type: ignore[arg-type]
-        shadow: _Generate = model.__dict__["generate"]
-        _generators[id(model)].append(watcher)
     try:
+        with _lock:
+            _generators.setdefault(id(model), []).append(watcher)
+            if not isinstance(model.__dict__.get("generate"), _Generate):
+                own = "generate" in model.__dict__
+                model.__dict__["generate"] = _Generate(model, model.generate, own)  # type: ignore[arg-type]
         yield
     finally:
         with _lock:
-            _generators[id(model)].remove(watcher)
-            if not _generators[id(model)]:
-                del _generators[id(model)]
-                if model.__dict__.get("generate") is shadow:
-                    if shadow.own:
-                        model.__dict__["generate"] = shadow.inner
-                    else:
-                        del model.__dict__["generate"]
+            watchers = _generators.get(id(model), [])
+            if watcher in watchers:
+                watchers.remove(watcher)
+            shadow = model.__dict__.get("generate")
+            if not watchers:
+                _generators.pop(id(model), None)
+                if isinstance(shadow, _Generate) and shadow.own:
+                    model.__dict__["generate"] = shadow.inner
+                elif isinstance(shadow, _Generate):
+                    del model.__dict__["generate"]

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from attnprobe import caching
 from attnprobe.errors import UnsupportedCall
 from attnprobe.fields import Rows
 from attnprobe.samples import Growing
@@ -25,13 +26,20 @@ class Generation:
 
 @dataclass
 class Lineage:
-    """Samples that grow together, the slots that their cache holds, and that cache, held weakly."""
+    """Samples that grow together, the slots that their cache holds, and that cache, held weakly.
+
+    `generation` is the `generate` call that last ran on it, `print` what tells whether the cache was changed since, and
+    `failed` that a forward pass was refused: none of its samples will be kept.
+    """
 
     samples: list[Growing]
     slots: int
     prompt_slots: int | None = None
+    generation: Generation | None = None
+    print: Any = None
     caches: dict[int, Any] = field(default_factory=dict)
     finished: bool = False
+    failed: bool = False
 
 
 @dataclass
@@ -42,7 +50,7 @@ class Forward:
     start: int
     count: int
     opening: bool
-    ends: frozenset[int] = frozenset()
+    generation: Generation | None = None
     landed: bool = False
 
     def land(
@@ -61,10 +69,17 @@ class Forward:
         Raises
         ------
         UnsupportedCall
-            If a mask changes what an earlier forward pass was told.
+            If a mask changes what an earlier forward pass was told, a row goes on that had ended, or rows are packed.
         """
         stop = self.start + self.count
+        if positions is not None and mask is None and diagonal is None:
+            _refuse_packed(positions)
         for b, sample in enumerate(self.lineage.samples):
+            if sample.ended and self.generation is not self.lineage.generation:
+                raise UnsupportedCall(
+                    f"batch row {b} ended in an earlier generation, and its cache holds padding since; "
+                    "start the next turn with a fresh cache"
+                )
             valid = np.ones(self.count, bool)
             past = np.ones(self.start, bool)
             if mask is not None:
@@ -84,13 +99,14 @@ class Forward:
             given = None if positions is None else positions[b if len(positions) > 1 else 0]
             numbers = np.arange(self.start, stop) if given is None else given
             row_ids = None if ids is None else ids[b]
-            if self.ends and not sample.ended and row_ids is not None:
-                valid = self._until_end(sample, valid, row_ids)
+            if self.generation is not None and not sample.ended and row_ids is not None:
+                valid = self._until_end(self.generation, sample, valid, row_ids)
             sample.grow(valid, row_ids, numbers)
             self._count_prompt(sample)
             if source is not None:
                 seen = source[b if len(source) > 1 else 0].astype(bool)
                 sample.source = np.where(seen, np.cumsum(seen) - 1, -1)
+        self.lineage.generation = self.generation
         self.landed = True
 
     def _check_past(self, sample: Growing, past: Bool[np.ndarray, " slot"], b: int) -> None:
@@ -103,11 +119,11 @@ class Forward:
             )
 
     def _until_end(
-        self, sample: Growing, valid: Bool[np.ndarray, " n"], ids: Int[np.ndarray, " n"]
+        self, generation: Generation, sample: Growing, valid: Bool[np.ndarray, " n"], ids: Int[np.ndarray, " n"]
     ) -> Bool[np.ndarray, " n"]:
         """After an end token, `generate` feeds padding to a finished row with its mask still on."""
-        generated = np.arange(self.start, self.start + self.count) >= (self.lineage.prompt_slots or 0)
-        after = generated & np.isin(ids, list(self.ends))
+        generated = np.arange(self.start, self.start + self.count) >= generation.prompt_slots
+        after = generated & np.isin(ids, list(generation.ends))
         if after.any():
             valid = valid & (np.arange(self.count) <= int(np.flatnonzero(after)[0]))
             sample.ending = True
@@ -124,7 +140,7 @@ class Forward:
         elif self.opening or (self.count > 1 and not sample.generating):
             sample.prompt_length = sample.length
         else:
-            sample.generating = True
+            sample.generating = sample.guessed = True
 
     def prompt_open(self) -> bool:
         """Whether more of the prompt may come, so that positions counted from its end are not known."""
@@ -145,8 +161,13 @@ class Forward:
         Raises
         ------
         UnsupportedCall
-            If rows count from the end of a prompt whose length is not known.
+            If what is wanted depends on the length of a prompt, and that is not known.
         """
+        if self.count > 1 and any(sample.guessed for sample in self.lineage.samples):
+            raise UnsupportedCall(
+                "a forward pass of one token was taken for the start of generation, and now several tokens come; tell "
+                "where the prompt ends: with rec.sample(prompt_length=...)"
+            )
         if selection.queries.from_end and self.prompt_open():
             raise UnsupportedCall(
                 f"queries={selection.queries.text!r} count from the end of a prompt that came in several passes; tell "
@@ -169,43 +190,53 @@ class Tracker:
         self._lineages: list[Lineage] = []
         self._ended: deque[Lineage] = deque()
 
-    def begin(self, batch: int, count: int, cache: Any, generation: Generation | None) -> Forward:
-        """The forward pass that starts now, on `cache` or None.
+    def begin(
+        self, batch: int, count: int, cache: Any, generation: Generation | None, window: int | None = None
+    ) -> Forward:
+        """The forward pass that starts now, on `cache` or None, of a model with this context window.
 
         Raises
         ------
         UnsupportedCall
-            If the batch changed while its cache grew.
+            If the batch changed while its cache grew, the cache was changed, or the tokens do not fit the window.
         """
         lineage = self._of(cache) if cache is not None else None
-        held = _length(cache) if cache is not None else 0
-        if lineage is not None and held is not None and held != lineage.slots:
-            self.end(lineage)  # reset, cropped, or used outside of the recording: a new sample
-            lineage = None
-        opening = lineage is None
-        if lineage is None:
-            held = int(cache.get_seq_length()) if held is None else held
-            samples = [self._open_sample(b, batch) for b in range(batch)]
-            lineage = Lineage(samples, held, generation.prompt_slots if generation else None)
-            self._lineages.append(lineage)
-        if len(lineage.samples) != batch:
+        if lineage is not None and len(lineage.samples) != batch:
             raise UnsupportedCall(
                 f"the cache belongs to a batch of {len(lineage.samples)} and is used for one of {batch}; "
                 "start with a fresh cache when the batch changes"
             )
+        if lineage is not None and not caching.unchanged(cache, lineage.print, lineage.slots):
+            self.end(lineage)  # reset, cropped, or used outside of the recording: a new sample
+            lineage = None
+        slots = caching.length(cache) if lineage is None else lineage.slots
+        if window is not None and slots + count > window:
+            have = f"{slots} cached and {count} new" if slots else f"{count}"
+            raise UnsupportedCall(
+                f"{have} tokens do not fit the context window of {window}; cut the text, or record it in parts"
+            )
+        opening = lineage is None
+        if lineage is None:
+            samples = [self._open_sample(b, batch) for b in range(batch)]
+            lineage = Lineage(samples, slots, generation.prompt_slots if generation else None, generation)
+            self._lineages.append(lineage)
         if cache is not None:
             self._hold(lineage, cache)
-        ends = generation.ends if generation is not None else frozenset[int]()
-        forward = Forward(lineage, lineage.slots, count, opening, ends)
+        forward = Forward(lineage, lineage.slots, count, opening, generation)
         lineage.slots += count
         return forward
 
     def finish(self, forward: Forward, cache: Any) -> None:
         """The forward pass is over and returned `cache` or None. Without any cache, its samples have ended."""
+        lineage = forward.lineage
         if cache is not None:
-            self._hold(forward.lineage, cache)
-        elif not forward.lineage.caches:
-            self.end(forward.lineage)
+            self._hold(lineage, cache)
+        else:
+            cache = next((found for ref in lineage.caches.values() if (found := ref()) is not None), None)
+        if cache is None:
+            self.end(lineage)
+        else:
+            lineage.print = caching.fingerprint(cache)
 
     def _of(self, cache: Any) -> Lineage | None:
         for lineage in self._lineages:
@@ -255,11 +286,11 @@ class Tracker:
         return list(self._lineages)
 
 
-def _length(cache: Any) -> int | None:
-    """Slots that a cache holds, or None where reading that would wait for a device."""
-    if cache is None:
-        return 0
-    length = cache.get_seq_length()
-    if hasattr(length, "device") and length.device.type != "cpu":
-        return None
-    return int(length)
+def _refuse_packed(positions: Int[np.ndarray, "some query"]) -> None:
+    restarts = np.argwhere(positions[:, 1:] == 0)
+    if len(restarts):
+        row, column = restarts[0].tolist()
+        raise UnsupportedCall(
+            f"position_ids of batch row {row} restart at column {column + 1}: packed sequences are not recorded yet; "
+            "give each sequence a row of its own"
+        )

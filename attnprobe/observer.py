@@ -1,29 +1,28 @@
 """The state of one recording: what the hooks tell, and what becomes of it."""
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-import numpy as np
-import torch
 from torch import Tensor, nn
 
 from attnprobe.arguments import ForwardInputs, read_cache, read_inputs
 from attnprobe.call import Rows, registry_call
 from attnprobe.copies import Copies
-from attnprobe.cut import cut
 from attnprobe.engines import Engine
 from attnprobe.errors import AttnprobeError, NothingRecorded, SelectionError, UnsupportedCall, UnsupportedModel
 from attnprobe.fields import Field
 from attnprobe.generation import read_generation
 from attnprobe.keep import Kept
-from attnprobe.lineage import Forward, Generation, Lineage, Tracker
+from attnprobe.lineage import Forward, Lineage, Tracker
+from attnprobe.place import place
 from attnprobe.samples import Growing
 from attnprobe.sites import Anatomy
 from attnprobe.store.base import Writer
 from attnprobe.strings import Strings
+from attnprobe.told import SampleName, Told
 
 
 class Observer:
@@ -67,16 +66,14 @@ class Observer:
         self._copies = Copies(budget // 2)
         self._tracker = Tracker(self._open_sample)
         self._forwards: dict[int, Forward] = {}
-        self._generation: Generation | None = None
-        self._grown: list[Lineage] | None = None
-        self._name: tuple[str | None, int | None] = (None, None)
-        self._named = 0
+        self._told = Told()
         self._count = 0
         self._pauses = 0
         self._paused_forwards = 0
         self._seen: set[int] = set()
 
-    def _here(self) -> bool:
+    @property
+    def _watching(self) -> bool:
         return not self._closed and self._thread in (None, threading.get_ident())
 
     # --- what the user says --------------------------------------------------------------------------------------
@@ -93,30 +90,30 @@ class Observer:
     @contextmanager
     def naming(self, name: str | None, prompt_length: int | None) -> Iterator[None]:
         """Name the samples that start inside of this block, and tell the length of their prompts."""
-        before = self._name, self._named
-        self._name, self._named = (name, prompt_length), 0
+        before = self._told.name
+        self._told.name = SampleName(name, prompt_length)
         try:
             yield
         finally:
-            self._name, self._named = before
+            self._told.name = before
 
     def _open_sample(self, row: int, batch: int) -> Growing:
-        name, length = self._name
-        if name is not None and row == 0:
-            self._named += 1
-            if self._named > 1:
-                raise UnsupportedCall(f"a second sample starts inside of rec.sample({name!r}); name each one")
+        told = self._told.name
+        if told.name is not None and row == 0:
+            if told.used:
+                raise UnsupportedCall(f"a second sample starts inside of rec.sample({told.name!r}); name each one")
+            told.used = True
         index, self._count = self._count, self._count + 1
-        label = str(index) if name is None else name if batch == 1 else f"{name}/{row}"
-        return Growing(index, label, length, length is not None)
+        label = str(index) if told.name is None else told.name if batch == 1 else f"{told.name}/{row}"
+        return Growing(index, label, told.prompt_length, told.prompt_length is not None)
 
     # --- what the hooks tell -------------------------------------------------------------------------------------
 
     def before_forward(self, arguments: Mapping[str, Any]) -> None:
         """Find out which samples this forward pass opens or continues."""
-        if not self._here():
-            return
         with self._lock:
+            if not self._watching:
+                return
             failed = self._forwards.pop(threading.get_ident(), None)
             if failed is not None:
                 self._discard(failed.lineage)
@@ -124,10 +121,11 @@ class Observer:
             inputs = read_inputs(arguments, self._anatomy.backbone)
             if inputs is None:
                 return  # the model itself says what is missing
-            forward = self._tracker.begin(inputs.batch, inputs.count, inputs.cache, self._generation)
+            window = inputs.window
+            forward = self._tracker.begin(inputs.batch, inputs.count, inputs.cache, self._told.generation, window)
             self._forwards[threading.get_ident()] = forward
-            if self._grown is not None:
-                self._grown.append(forward.lineage)
+            if self._told.generation is not None:
+                self._told.grown.append(forward.lineage)
             self._paused_forwards += bool(self._pauses)
             self._land(forward, inputs, bool(self._pauses))
 
@@ -137,13 +135,27 @@ class Observer:
             for sample in forward.lineage.samples:
                 sample.paused |= paused
 
-        self._copies.put(inputs.tensors(forward.start), land)
+        self._copies.put(inputs.tensors(forward.start), self._guarded(forward.lineage, land))
+
+    def _guarded(self, lineage: Lineage, then: Callable[..., None]) -> Callable[..., None]:
+        """What to do with copies that landed, unless their samples were refused; a refusal drops just these."""
+
+        def work(*copies: Any) -> None:
+            if lineage.failed:
+                return
+            try:
+                then(*copies)
+            except BaseException:
+                self._discard(lineage)
+                raise
+
+        return work
 
     def after_forward(self, output: Any) -> None:
         """The forward pass ended well."""
-        if not self._here():
-            return
         with self._lock:
+            if not self._watching:
+                return
             forward = self._forwards.pop(threading.get_ident(), None)
             if forward is not None:
                 self._tracker.finish(forward, read_cache(output))
@@ -153,9 +165,11 @@ class Observer:
         self, site: int, implementation: str, query: Tensor, key: Tensor, mask: Any, extras: Mapping[str, Any]
     ) -> None:
         """Make the selected weights of a call, now: its cache may be overwritten later."""
-        if self._pauses or not self._here():
+        if self._pauses:
             return
         with self._lock:
+            if not self._watching:
+                return
             try:
                 self._record(site, implementation, query, key, mask, extras)
             except AttnprobeError as error:
@@ -184,42 +198,26 @@ class Observer:
             heads = kept.heads.get(site)
             if heads is None:
                 continue
+            field = Field(-1, self._anatomy.sites[site], kept.group, heads, kept.dtype)
             for tile in self._engine(call, heads, self._rows(forward, kept), self._budget):
-                write = partial(self._write, forward, kept, site, tile.heads, tile.rows, tile.start + call.key_offset)
-                self._copies.put([tile.weights], write)
+                start = tile.start + call.key_offset
+                write = partial(place, self._store, forward, kept.selection, field, tile.heads, tile.rows, start)
+                self._copies.put([tile.weights], self._guarded(forward.lineage, write))
 
     def _rows(self, forward: Forward, kept: Kept) -> Rows:
         selection = kept.selection
         if selection.queries.everything and selection.generated == "all":
             return range(forward.count)
         prompt = forward.lineage.prompt_slots
-        if selection.generated == "none" and prompt is not None and forward.start >= prompt:
-            return range(0)
+        if prompt is not None and forward.start >= prompt:  # no need to wait: padding is cut after the copy
+            return range(forward.count if selection.generated == "all" else 0)
         if not forward.landed:  # which rows are meant depends on what is padding
             self._copies.land(wait=True)
         return forward.rows(selection)
 
-    def _write(
-        self, forward: Forward, kept: Kept, site: int, heads: tuple[int, ...], rows: Rows, start: int, weights: Tensor
-    ) -> None:
-        described = self._anatomy.sites[site]
-        at, width = np.asarray(rows), weights.shape[3]
-        for b, sample in enumerate(forward.lineage.samples):
-            positions = forward.positions(b)[at]
-            place = sample.place if described.keys == described.queries else sample.source
-            columns = np.full(width, -1, np.int64)  # a static cache is wider than what it holds
-            known = np.arange(start, start + width) if place is None else place[start : start + width]
-            columns[: len(known)] = known
-            wanted = sample.selected(kept.selection, positions)
-            block = cut(weights[b], heads, positions, wanted, columns, kept.selection.keys, getattr(torch, kept.dtype))
-            if block is not None:
-                field = Field(sample.index, described, kept.group, kept.heads[site], kept.dtype)
-                self._store.write(field, block)
-                sample.rows += len(block.rows)
-
     def refuse_compiled(self) -> None:
         """A watched module ran inside of compiled code."""
-        if self._here():
+        if self._watching:
             raise UnsupportedModel(
                 "the model runs inside of a function compiled by torch.compile, which is not recorded yet; "
                 "run it uncompiled"
@@ -228,54 +226,73 @@ class Observer:
     @contextmanager
     def generation(self, model: nn.Module, arguments: Mapping[str, Any]) -> Iterator[None]:
         """Around `generate`: the prompt's length is known, and a failed generation leaves nothing half."""
-        if not self._here():
+        if not self._watching:
             yield
             return
-        before = self._generation, self._grown
-        self._generation, self._grown = read_generation(model, arguments), []
+        told = self._told
+        before = told.generation, told.grown
+        told.generation, told.grown = read_generation(model, arguments), []
         try:
             yield
         except BaseException:
-            for lineage in self._grown:
-                self._discard(lineage)
+            with self._lock:
+                for lineage in told.grown:
+                    self._discard(lineage)
             raise
         finally:
-            self._generation, self._grown = before
+            told.generation, told.grown = before
 
     # --- commit --------------------------------------------------------------------------------------------------
 
     def _discard(self, lineage: Lineage) -> None:
+        lineage.failed = True  # what is in flight of it is dropped when it lands
         self._tracker.discard(lineage)
         for sample in lineage.samples:
-            self._copies.put([], partial(self._store.discard, sample.index))
+            self._store.discard(sample.index)
 
     def _commit_ended(self) -> None:
-        for lineage in self._tracker.take_ended():
-            for sample in lineage.samples:
-                self._copies.put([], partial(self._commit, sample))
+        ended = [(lineage, sample) for lineage in self._tracker.take_ended() for sample in lineage.samples]
+        for lineage, sample in ended:
+            self._copies.put([], self._guarded_commit(lineage, sample), land=False)
+        self._copies.land(wait=False)
+
+    def _guarded_commit(self, lineage: Lineage, sample: Growing) -> Callable[[], None]:
+        def work() -> None:
+            if not lineage.failed:
+                self._commit(sample)
+
+        return work
 
     def _commit(self, sample: Growing) -> None:
-        if sample.rows:
+        if sample.kept:
             self._store.commit(sample.finish(self._strings, self._text))
         elif sample.length and sample.called and not sample.paused:
-            queries = ", ".join(repr(kept.selection.queries.text) for kept in self._kept)
+            selections = [kept.selection.describe() for kept in self._kept]
+            wanted = " and ".join(f"queries {one['queries']!r} of keys {one['keys']!r}" for one in selections)
             raise SelectionError(
-                f"queries {queries} select no row of sample {sample.id}, which has {sample.length} tokens, "
+                f"{wanted} select no row or no column of sample {sample.id}, which has {sample.length} tokens, "
                 f"{sample.prompt_length} of the prompt"
             )
 
     def finish(self) -> None:
-        """The block is over: commit what is whole, forget what is not."""
-        self._closed = True
-        try:
+        """The block is over: commit what is whole, forget the rest; the first problem is raised when all is done."""
+        problem: BaseException | None = None
+        with self._lock:
+            self._closed = True
             for forward in self._forwards.values():
                 self._discard(forward.lineage)
             for lineage in self._tracker.open:
                 self._tracker.end(lineage)
-            self._commit_ended()
-            self._copies.land(wait=True)
-        finally:
-            self._copies.drop()
+            work: list[Callable[[], None]] = [self._commit_ended]
+            while work or self._copies:
+                try:
+                    if work:
+                        work.pop()()
+                    self._copies.land(wait=True)
+                except BaseException as error:
+                    problem = problem or error
+        if problem is not None:
+            raise problem
 
     def check_seen(self) -> None:
         """Refuse to end a block in which a selected site was never seen.

@@ -67,28 +67,30 @@ class Recorder:
         """Open the store, then watch the model."""
         if self._state != "new":
             raise AttnprobeError("a recorder records one block; call record() again for another")
+        self._anatomy = find_sites(self._model)  # again: the model may have been changed since record()
+        _refuse(self._model, self._anatomy, self._watched)
         manifest = make_manifest(describe_model(self._model), self._anatomy.sites, self._kept, self._text)
         if self._to is None:
             self._store = MemoryStore(manifest)
         else:
             self._store = DirectoryWriter(self._to, manifest, self._overwrite, self._budget // 4)
-        self._observer = Observer(
-            self._anatomy,
-            self._kept,
-            self._engine,
-            self._budget,
-            self._store,
-            self._strings,
-            self._text,
-            self._every_thread,
-        )
         with ExitStack() as undo:
             undo.callback(self._close_store, failed=True)
+            self._observer = Observer(
+                self._anatomy,
+                self._kept,
+                self._engine,
+                self._budget,
+                self._store,
+                self._strings,
+                self._text,
+                self._every_thread,
+            )
             with ExitStack() as unwatch:
                 unwatch.enter_context(watching(self._model, self._anatomy, self._watched, self._observer))
                 self._undo = unwatch.pop_all()
+            self._state = "open"
             undo.pop_all()
-        self._state = "open"
         return self
 
     def __exit__(
@@ -96,17 +98,16 @@ class Recorder:
     ) -> None:
         """Leave the model as it was, commit what is whole, and say what is missing."""
         self._state = "closed"
-        self._undo.close()
         failed = True
         try:
-            try:
-                self._observer.finish()
-            finally:
-                self._store.close()
+            with ExitStack() as last:  # each is done, whatever becomes of the others
+                last.callback(self._store.close)
+                last.callback(self._observer.finish)
+                last.callback(self._undo.close)
             if error is None:
                 self._observer.check_seen()
                 failed = False
-        except AttnprobeError as late:
+        except Exception as late:
             if error is None:
                 raise
             error.add_note(f"attnprobe, while closing the recording: {late}")

@@ -33,7 +33,8 @@ class Growing:
     with_ids: bool = False
     positions: list[Int[np.ndarray, " n"]] = field(default_factory=list)
     source: Int[np.ndarray, " slot"] | None = None
-    rows: int = 0
+    kept: int = 0
+    guessed: bool = False
     called: bool = False
     paused: bool = False
 
@@ -85,8 +86,11 @@ class Growing:
 
 
 def first_occurrence(ids: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
-    """Each id's rank in order of first occurrence: tells repeats, not tokens."""
-    _, first, inverse = np.unique(ids, return_index=True, return_inverse=True)
+    """Each id's rank in order of first occurrence: tells repeats, not tokens. An unknown token stays -1."""
+    known = ids >= 0
+    _, first, inverse = np.unique(ids[known], return_index=True, return_inverse=True)
     rank = np.empty(len(first), np.int64)
     rank[np.argsort(first)] = np.arange(len(first))
-    return rank[inverse]
+    ranks = np.full(len(ids), -1, np.int64)
+    ranks[known] = rank[inverse]
+    return ranks

@@ -76,6 +76,11 @@ def find_sites(model: nn.Module) -> Anatomy:
     """
     if not isinstance(model, nn.Module):
         raise UnsupportedModel(f"record() takes a torch.nn.Module, not {type(model).__name__}")
+    if getattr(getattr(model, "config", None), "is_encoder_decoder", False):
+        raise UnsupportedModel(
+            f"{type(model).__name__} is an encoder-decoder, which is not recorded as a whole yet; record its "
+            "decoder, as in record(model.decoder), and run the whole model"
+        )
     found: list[tuple[Site, nn.Module]] = []
     backbones: dict[int, nn.Module] = {}
     for key, module in model.named_modules():

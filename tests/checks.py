@@ -153,7 +153,7 @@ def check_calls() -> None:
     """Every made-up call, whole and in part, in large and in small tiles."""
     for call in calls().values():
         assert_exact(call)
-        assert_exact(call, heads=(1, 2), rows=tuple(range(0, call.queries, 2)), budget=1 << 10)
+        assert_exact(call, heads=(1, 2), rows=tuple(range(0, call.queries, 2)), budget=1 << 13)
 
 
 # --- whole models ------------------------------------------------------------------------------------------------
@@ -231,7 +231,7 @@ SCENARIOS: dict[str, Callable[[Any], None]] = {
     "right": lambda m: forward(m, models.padded([3, 14, 9], "right")),
     "one token": lambda m: forward(m, {"input_ids": models.ids(1, 1)}),
     "long": lambda m: forward(m, {"input_ids": models.ids(1, 64)}),
-    "small tiles": lambda m: forward(m, models.padded([14, 9], "left"), budget=2000),
+    "small tiles": lambda m: forward(m, models.padded([14, 9], "left"), budget=8000),
     "generate": lambda m: generation(m, {"input_ids": models.ids(2, 9)}),
     "generate, left": lambda m: generation(m, models.padded([9, 5], "left")),
     "generate, static": lambda m: generation(m, models.padded([9, 5], "left"), cache_implementation="static"),

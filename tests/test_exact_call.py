@@ -84,7 +84,10 @@ def test_tile_size_heads_and_rows_never_change_a_weight(data: st.DataObject) -> 
     chosen = data.draw(st.sets(st.integers(0, rows - 1), min_size=1))
     line = 4 * 4 * call.batch * columns
     checks.assert_exact(
-        call, tuple(sorted(heads)), tuple(sorted(chosen)), budget=data.draw(st.sampled_from([line, line * 7, 1 << 20]))
+        call,
+        tuple(sorted(heads)),
+        tuple(sorted(chosen)),
+        budget=data.draw(st.sampled_from([line * 8, line * 20, 1 << 20])),
     )
 
 
@@ -142,8 +145,11 @@ def test_a_nan_in_the_model_stays_a_nan() -> None:
 
 def test_a_budget_below_one_row_is_refused_and_says_which_would_do() -> None:
     call = checks.random_call(batch=1, rows=4, columns=1000)
-    with pytest.raises(BudgetError, match=r"raise budget= \(--budget\) to at least 16,000"):
+    with pytest.raises(BudgetError, match=r"a row of one head.*raise budget= \(--budget\) to at least 16,000"):
         list(get_engine("torch")(call, (0,), range(4), 1000))
+    half = checks.replace(call, query=call.query.half(), key=call.key.half())
+    with pytest.raises(BudgetError, match=r"the keys of one head.*to at least 128,000"):
+        list(get_engine("torch")(half, (0,), range(4), 16_000))
 
 
 def test_an_unknown_engine_is_refused() -> None:

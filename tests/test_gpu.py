@@ -109,9 +109,10 @@ def test_a_compiled_static_cache_is_refused() -> None:
         model.generate(models.ids(1, 5).cuda(), max_new_tokens=3, pad_token_id=0, cache_implementation="static")
 
 
-def test_no_synchronisation_in_a_plain_forward() -> None:
+@pytest.mark.parametrize("settings", [{}, {"heads": "0,2,3"}, {"layers": "L0H1,L2H3"}, {"dtype": "float16"}])
+def test_no_synchronisation_in_a_forward(settings: dict[str, Any]) -> None:
     model, tokens = on_device(), models.ids(2, 30).cuda()
-    with torch.no_grad(), ap.record(model):
+    with torch.no_grad(), ap.record(model, **settings):
         model(tokens)
         torch.cuda.synchronize()
         torch.cuda.set_sync_debug_mode("error")
@@ -120,6 +121,21 @@ def test_no_synchronisation_in_a_plain_forward() -> None:
         finally:
             torch.cuda.set_sync_debug_mode("default")
         del out
+
+
+@pytest.mark.parametrize("name", ["reused static cache", "chunks", "left", "right"])
+def test_scenarios_on_the_device(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    make, fill, eager = models.ids, models.padded, models.eager
+    monkeypatch.setattr(models, "ids", lambda *a, **k: make(*a, **k).cuda())
+    monkeypatch.setattr(models, "padded", lambda *a, **k: {n: v.cuda() for n, v in fill(*a, **k).items()})
+
+    def on_host(model: Any, **inputs: Any) -> Any:
+        out = eager(model, **{name: value.cuda() for name, value in inputs.items()})
+        out.attentions = tuple(part.cpu() for part in out.attentions)
+        return out
+
+    monkeypatch.setattr(models, "eager", on_host)
+    checks.SCENARIOS[name](on_device())
 
 
 def test_extra_device_memory_is_within_twice_the_budget() -> None:

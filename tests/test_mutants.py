@@ -86,8 +86,8 @@ def upper_left_for_bottom_right(patch: Patch) -> None:
 def no_group(patch: Patch) -> None:
     original = call_module.as_index
 
-    def wrong(numbers: Any) -> Any:
-        return original(tuple(0 for _ in numbers)) if isinstance(numbers, tuple) else original(numbers)
+    def wrong(numbers: Any, device: Any) -> Any:
+        return original(tuple(0 for _ in numbers) if isinstance(numbers, tuple) else numbers, device)
 
     patch.setattr("attnprobe.engines.torch.as_index", wrong)
 

@@ -141,7 +141,7 @@ def test_rows_from_the_end_of_a_prompt_in_chunks_need_its_length(model: Any) -> 
 
 
 def test_rows_that_no_sample_has(model: Any) -> None:
-    with torch.no_grad(), pytest.raises(ap.SelectionError, match="select no row of sample 0, which has 5 tokens"):
+    with torch.no_grad(), pytest.raises(ap.SelectionError, match="select no row or no column of sample 0, which has 5"):
         with ap.record(model, queries=20):
             model(models.ids(1, 5))
 

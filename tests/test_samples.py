@@ -1,6 +1,7 @@
 """Samples: which sequence a batch row is, where a forward pass continues one, and when one ends."""
 
 import gc
+import threading
 from typing import Any
 
 import checks
@@ -8,9 +9,11 @@ import models
 import numpy as np
 import pytest
 import torch
-from transformers import DynamicCache, StaticCache
+from transformers import DynamicCache, GenerationConfig, StaticCache
 
 import attnprobe as ap
+from attnprobe.copies import Copies
+from attnprobe.cut import cut
 from attnprobe.samples import first_occurrence
 
 
@@ -217,6 +220,7 @@ def test_a_cache_that_is_given_but_not_returned_continues_its_sample(model: Any)
 
 def test_without_text_only_repeats_are_told() -> None:
     assert first_occurrence(np.array([7, 3, 7, 9, 3])).tolist() == [0, 1, 0, 2, 1]
+    assert first_occurrence(np.array([-1, -1, 7, 3, 7])).tolist() == [-1, -1, 0, 1, 0]
 
 
 @torch.no_grad()
@@ -235,3 +239,157 @@ def test_many_small_samples_are_listed_in_order(model: Any, tmp_path: Any) -> No
         for i in range(1, 30):
             model(models.ids(1, i), use_cache=False)
     assert lengths(rec.run) == list(range(1, 30))
+
+
+@torch.no_grad()
+def test_a_second_turn_may_hold_the_end_token_of_the_first(model: Any) -> None:
+    cache, prompt = DynamicCache(), models.ids(1, 6)
+    free = model.generate(prompt, max_new_tokens=4, min_new_tokens=4, pad_token_id=0)
+    stop = int(free[0, 8])
+    with ap.record(model) as rec:
+        options = {"max_new_tokens": 4, "pad_token_id": 0, "past_key_values": cache}
+        first = model.generate(prompt, eos_token_id=stop, **options)
+        second = torch.cat([first, models.ids(1, 3, seed=5)], 1)
+        out = model.generate(second, eos_token_id=models.END, **options)
+    assert stop in second[0, 6:].tolist()
+    assert rec.run.samples[0].sequences["main"].ids.tolist() == out[0, :-1].tolist()
+
+
+def unequal_ends(model: Any) -> tuple[torch.Tensor, int]:
+    """Prompts of two rows, and a token that only the first one generates, and soon."""
+    for seed in range(50):
+        prompt = models.ids(2, 6, seed)
+        free = model.generate(prompt, max_new_tokens=6, min_new_tokens=6, pad_token_id=0)
+        for token in free[0, 6:9].tolist():
+            if token not in free[1].tolist():
+                return prompt, token
+    raise AssertionError("no such prompt")
+
+
+@torch.no_grad()
+def test_a_row_that_ended_cannot_go_on_in_a_later_turn(model: Any) -> None:
+    cache, (prompt, stop) = DynamicCache(), unequal_ends(model)
+    with pytest.raises(ap.UnsupportedCall, match="ended in an earlier generation"), ap.record(model):
+        first = model.generate(prompt, max_new_tokens=6, pad_token_id=0, eos_token_id=stop, past_key_values=cache)
+        second = torch.cat([first, models.ids(2, 3)], 1)
+        model.generate(second, max_new_tokens=2, pad_token_id=0, past_key_values=cache)
+
+
+@torch.no_grad()
+def test_an_end_token_of_the_models_own_configuration_counts(model: Any) -> None:
+    prompt, model.generation_config.eos_token_id = unequal_ends(model)
+    with ap.record(model) as rec:
+        model.generate(prompt, generation_config=GenerationConfig(max_new_tokens=6, pad_token_id=0))
+    lengths_ = lengths(rec.run)
+    assert lengths_[0] < lengths_[1] == 11
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("static", [False, True])
+def test_a_cache_that_was_reordered_is_refused(model: Any, static: bool) -> None:
+    cache = StaticCache(config=model.config, max_cache_len=16) if static else DynamicCache()
+    tokens = models.ids(2, 8)
+    with pytest.raises(ap.UnsupportedCall, match="changed between forward passes"), ap.record(model):
+        model(tokens[:, :6], past_key_values=cache)
+        cache.reorder_cache(torch.tensor([1, 0]))
+        model(tokens[:, 6:], past_key_values=cache)
+
+
+@torch.no_grad()
+def test_beams_that_go_past_the_recorder_are_refused(model: Any) -> None:
+    with pytest.raises(ap.UnsupportedCall, match="changed between forward passes"), ap.record(model.transformer):
+        model.generate(models.ids(1, 6), num_beams=3, max_new_tokens=5, pad_token_id=0)
+
+
+@torch.no_grad()
+def test_one_failing_sample_does_not_take_the_others_along(model: Any) -> None:
+    with pytest.raises(ap.SelectionError, match="sample 0"), ap.record(model, queries=[20]) as rec:
+        kept = [model(models.ids(1, n)) for n in (5, 30, 31)]
+    assert len(kept) == 3
+    assert lengths(rec.run) == [30, 31]
+
+
+@torch.no_grad()
+def test_packed_rows_are_refused(model: Any) -> None:
+    with pytest.raises(ap.UnsupportedCall, match="restart at column 4"), ap.record(model):
+        model(models.ids(1, 8), position_ids=torch.tensor([[0, 1, 2, 3, 0, 1, 2, 3]]), use_cache=False)
+
+
+@torch.no_grad()
+def test_a_chunk_of_one_token_is_no_generation_where_it_matters(model: Any) -> None:
+    tokens, cache = models.ids(1, 9), DynamicCache()
+    refused = pytest.raises(ap.UnsupportedCall, match="taken for the start of generation")
+    with refused, ap.record(model, generated="none"):
+        for part in (tokens[:, :5], tokens[:, 5:6], tokens[:, 6:]):
+            model(part, past_key_values=cache)
+
+
+@torch.no_grad()
+def test_columns_that_no_sample_has_are_refused(model: Any) -> None:
+    refused = pytest.raises(ap.SelectionError, match="keys '50:60' select no row or no column")
+    with refused, ap.record(model, keys="50:60"):
+        model(models.ids(1, 5))
+
+
+class Lag(Copies):
+    """Copies that land late, as on a device."""
+
+    def land(self, wait: bool) -> None:
+        if wait:
+            super().land(wait=True)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", list(checks.SCENARIOS))
+def test_copies_may_land_late(model: Any, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("attnprobe.observer.Copies", Lag)
+    checks.SCENARIOS[name](model)
+
+
+@torch.no_grad()
+def test_a_refusal_that_lands_late_drops_its_own_sample_only(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = iter(range(100))
+
+    def stray(*arguments: Any) -> Any:
+        if next(calls) == 1:
+            raise ap.UnsupportedCall("stray")
+        return cut(*arguments)
+
+    monkeypatch.setattr("attnprobe.observer.Copies", Lag)
+    monkeypatch.setattr("attnprobe.place.cut", stray)
+    with pytest.raises(ap.UnsupportedCall, match="stray"), ap.record(model) as rec:
+        model(models.ids(1, 6))
+        model(models.ids(1, 8))
+    assert lengths(rec.run) == [8]
+    assert rec.run[2, 3].numpy().shape == (8, 8)
+
+
+def test_two_threads_generate_at_once(model: Any) -> None:
+    barrier = threading.Barrier(2)
+
+    def work(length: int) -> None:
+        with torch.no_grad():
+            barrier.wait()
+            model.generate(models.ids(1, length, seed=length), max_new_tokens=6, min_new_tokens=6, pad_token_id=0)
+
+    with ap.record(model, threads="all") as rec:
+        threads = [threading.Thread(target=work, args=(length,)) for length in (6, 12)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert sorted((s.sequences["main"].length, s.prompt_length) for s in rec.run.samples) == [(11, 6), (17, 12)]
+
+
+@torch.no_grad()
+def test_a_kept_row_does_not_hold_its_batch(model: Any) -> None:
+    batch = models.padded([64, 1, 1, 1, 1, 1, 1, 1], "left")
+    with ap.record(model) as rec:
+        model(**batch)
+    reader, held = rec.run.reader, {}
+    for sample in rec.run.samples:
+        for pieces in reader.fields(sample.index).values():
+            for piece in pieces:
+                storage = piece.place.untyped_storage()
+                held[storage.data_ptr()] = storage.nbytes()
+    assert sum(held.values()) <= 1.01 * rec.run.nbytes

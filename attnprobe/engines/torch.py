@@ -28,22 +28,24 @@ def tiles(call: AttentionCall, heads: tuple[int, ...], rows: Rows, budget: int) 
     Raises
     ------
     BudgetError
-        If one row of one head does not fit.
+        If one row or, where they have to be copied, the keys of one head do not fit.
     """
     if not len(rows):
         return
     dtype = torch.float32 if ieee_float32() else torch.float64
     on_cpu = call.query.device.type == "cpu"
     share = min(budget // SHARE, CPU_TILE if on_cpu else GPU_TILE)
-    line = call.batch * call.keys * dtype.itemsize
-    if line > budget // SHARE:
+    line = call.batch * call.keys * dtype.itemsize  # one row of one head
+    copied = call.key.dtype != dtype or call.batch > 1
+    least = line * (call.key.shape[3] if copied else 1)
+    if least > budget // SHARE:
         raise BudgetError(
-            f"one row of {call.keys} keys for a batch of {call.batch} takes {line:,} bytes, and a quarter of the "
-            f"budget is {budget // SHARE:,}; raise budget= (--budget) to at least {line * SHARE:,}, or record "
-            "smaller batches"
+            f"{'the keys' if copied else 'a row'} of one head, {call.keys} columns for a batch of {call.batch}, take "
+            f"{least:,} bytes, and a quarter of the budget is {budget // SHARE:,}; raise budget= (--budget) to at "
+            f"least {least * SHARE:,}, or record smaller batches"
         )
-    # Few heads at a time, so that a block has enough rows to make a good matrix product.
-    group = max(1, min(len(heads), share // (line * min(len(rows), 64))))
+    # Few heads at a time, so that a block has enough rows to make a good matrix product, and their keys fit too.
+    group = max(1, min(len(heads), share // (line * max(min(len(rows), 64), call.key.shape[3] if copied else 1))))
     pack = on_cpu and len(rows) >= PACK and line * group * call.key.shape[3] <= budget // SHARE
     for first in range(0, len(heads), group):
         chosen = heads[first : first + group]
@@ -56,7 +58,7 @@ def _head_tiles(
     group = call.heads // call.kv_heads
     key_heads = tuple(h // group for h in heads)
     with torch.autocast(call.query.device.type, enabled=False):
-        key = call.key[:, as_index(key_heads)].to(dtype).flatten(0, 1)
+        key = call.key[:, as_index(key_heads, call.key.device)].to(dtype).flatten(0, 1)
         if pack:
             key = key.contiguous()
     for first in range(0, len(rows), height):
@@ -75,7 +77,8 @@ def _weights(
     start: int,
 ) -> tuple[Float[Tensor, "batch h r k"], Float[Tensor, "batch h r"] | None]:
     """Weights and the mass of a sink, made from the logits in place."""
-    query = call.query[:, as_index(heads)][:, :, as_index(rows)].to(key.dtype).flatten(0, 1)
+    device = call.query.device
+    query = call.query[:, as_index(heads, device)][:, :, as_index(rows, device)].to(key.dtype).flatten(0, 1)
     logits = query.new_empty(query.shape[0], len(rows), key.shape[1])
     torch.baddbmm(logits, query, key.transpose(1, 2), beta=0, alpha=call.scale, out=logits)
     logits = call.restrict_(logits.view(call.batch, len(heads), len(rows), -1), heads, rows, start)

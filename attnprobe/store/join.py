@@ -31,7 +31,7 @@ class _Held:
         joined = len(block.heads) * rows * (stop - start) * block.values.element_size()
         if self.blocks and joined > max(2 * nbytes, SMALL):
             return False
-        self.blocks.append(block)
+        self.blocks.append(block.compact())
         self.rows, self.nbytes, self.start, self.stop = rows, nbytes, start, stop
         return True
 

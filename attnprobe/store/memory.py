@@ -33,6 +33,7 @@ class MemoryStore:
         self._joiner.write(field, block)
 
     def _put(self, field: Field, block: Block) -> None:
+        block = block.compact()
         head, query, key = block.values.shape
         piece = Piece(block.heads, block.rows, block.start, (head, query, key), block.values)
         self._blocks.setdefault(field.sample, {}).setdefault(field, []).append(piece)
