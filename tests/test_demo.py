@@ -12,8 +12,6 @@ import attnprobe as ap
 from attnprobe import demo
 from attnprobe.demo.__main__ import PERIOD, induction_score, main, previous_token, record_repeat, strongest
 
-bundled = pytest.mark.skipif(not demo.path.is_dir(), reason=f"{demo.path.name} is not in the package yet")
-
 
 @pytest.fixture(scope="module")
 def loaded() -> tuple[Any, Any]:
@@ -46,7 +44,6 @@ def test_scores_of_heads_that_do_one_thing_only() -> None:
     assert previous_token(induction) == induction_score(previous) == 0
 
 
-@bundled
 def test_the_model_is_ready_to_run(loaded: tuple[Any, Any]) -> None:
     model, _ = loaded
     assert not model.training
@@ -56,7 +53,6 @@ def test_the_model_is_ready_to_run(loaded: tuple[Any, Any]) -> None:
     assert model.config.name_or_path == "demo"
 
 
-@bundled
 def test_the_tokenizer_shows_leading_spaces(loaded: tuple[Any, Any]) -> None:
     _, tokenizer = loaded
     sentence = "Maia is a cute little baby who likes to explore her world!"
@@ -66,7 +62,6 @@ def test_the_tokenizer_shows_leading_spaces(loaded: tuple[Any, Any]) -> None:
     assert tokenizer.decode(ids) == sentence
 
 
-@bundled
 @pytest.mark.parametrize("seed", [101, 202, 303])
 def test_heads_have_formed(seed: int, loaded: tuple[Any, Any]) -> None:
     """On random tokens that come twice, of seeds that training did not use."""
@@ -75,7 +70,6 @@ def test_heads_have_formed(seed: int, loaded: tuple[Any, Any]) -> None:
     assert strongest(run, induction_score).score > 0.3
 
 
-@bundled
 def test_greedy_generation_is_recorded(loaded: tuple[Any, Any]) -> None:
     model, tokenizer = loaded
     inputs = tokenizer("To be, or not to be", return_tensors="pt")
@@ -88,7 +82,6 @@ def test_greedy_generation_is_recorded(loaded: tuple[Any, Any]) -> None:
     assert sample.sequences["main"].length == plain.shape[1] - 1
 
 
-@bundled
 def test_the_demo_prints_and_writes_what_it_says(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     out = tmp_path / "runs" / "demo"

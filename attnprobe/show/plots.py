@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 NAMED = 40  # up to this many rows and columns, every token is named; beyond, positions are
-PIXELS = 1024  # a larger map is shrunk first, since interpolation would lose diagonals one weight wide
+PIXELS = 1024  # a larger map is shrunk first, and further to what its axes show: drawing would lose thin diagonals
 FLOOR = 1e-4  # lower end of the log scale; smaller weights are drawn like it
 
 
@@ -63,7 +63,7 @@ def plot_map(
     top = float(values.max()) or 1.0
     cmap = colormaps["viridis"]
     image = ax.imshow(
-        shrink(values.astype(np.float32), PIXELS, PIXELS),
+        shrink(values.astype(np.float32), *_cells(ax)),
         norm=LogNorm(min(FLOOR, top / 10), top) if large else Normalize(0, top),
         cmap=cmap.with_extremes(bad=cmap(0.0)),  # a log scale has no zero
         extent=(-0.5, columns - 0.5, rows - 0.5, -0.5),
@@ -97,6 +97,12 @@ def _new_axes(rows: int, columns: int, large: bool) -> "Axes":
     side = 6.0 if large else max(3.0, 1.5 + 0.22 * max(rows, columns))
     _, ax = plt.subplots(figsize=(side + 0.8, side), dpi=120, layout="constrained")
     return ax
+
+
+def _cells(ax: "Axes") -> tuple[int, int]:
+    """Rows and columns that the axes have pixels for, once titles, labels and a colour bar have taken theirs."""
+    box = ax.get_window_extent()
+    return max(min(int(0.6 * box.height), PIXELS), NAMED), max(min(int(0.6 * box.width), PIXELS), NAMED)
 
 
 def _ticks(length: int) -> list[int]:

@@ -1,12 +1,12 @@
 """Train the small GPT-2 that ships as ``attnprobe.demo``: a tokenizer, then a model, then a log.
 
-The batches are half plain text, half random tokens that repeat. Text teaches the usual previous-token and first-token
-heads; random tokens that return after a period of random length can only be predicted by induction (Olsson et al. 2022,
-"In-context Learning and Induction Heads"), so a head of that kind has to form. It forms sooner on short rows, so training
-starts there and moves on once they are learned. Later rows start at a random position, so
-that all 1,024 learned positions are trained from sequences half as long.
+The batches are plain text, and random tokens that repeat. Text teaches the usual previous-token and first-token heads;
+random tokens that return after a period of random length can only be predicted by induction (Olsson et al. 2022,
+"In-context Learning and Induction Heads"), so a head of that kind has to form. It forms sooner on short rows, so
+training starts there and moves on once they are learned. Later rows start at a random position, so that all 1,024
+learned positions are trained from sequences half as long.
 
-Run it from the root of the repository (about 20 minutes on two cores)::
+Run it from the root of the repository (about 25 minutes on one core)::
 
     python examples/demo_model/train.py CORPUS.txt --out attnprobe/demo/model --log examples/demo_model/log.json
 """
@@ -29,8 +29,8 @@ SEED = 20_26
 END = "<|endoftext|>"
 VOCABULARY = 2048
 TOKENS = 1024  # a step: many small steps form heads sooner than few large ones
-# Each stage: the share of the steps after which it is over at the latest (or once the repeats are learned), length of the
-# rows, how many places a row may start at, and the share of text.
+# Each stage: the share of the steps after which it is over at the latest (or once the repeats are learned), length of
+# the rows, how many places a row may start at, and the share of text.
 STAGES = (
     (0.20, 32, 1, 0.0),
     (0.35, 64, 97, 0.25),
@@ -105,7 +105,7 @@ def evaluate(model: GPT2LMHeadModel, stream: torch.Tensor, generator: torch.Gene
 
 
 class Muon(torch.optim.Optimizer):
-    """Momentum, orthogonalised (Jordan et al. 2024, "Muon"), in float32: torch's own works in bfloat16, slow on a CPU."""
+    """Orthogonalised momentum (Jordan et al. 2024, "Muon") in float32; torch's own is in bfloat16, slow on a CPU."""
 
     def __init__(self, matrices: list[torch.nn.Parameter], lr: float, momentum: float = 0.95) -> None:
         super().__init__(matrices, {"lr": lr, "momentum": momentum})
@@ -141,8 +141,8 @@ def orthogonal(x: torch.Tensor) -> torch.Tensor:
 def look_back(model: GPT2LMHeadModel) -> None:
     """Let head 0 of layer 0 start as a previous-token head.
 
-    On sinusoids, a step back is a rotation of each pair (sine, cosine); queries are turned by it, and keys are not. It is
-    only a start: all of it is trained.
+    On sinusoids, a step back is a rotation of each pair (sine, cosine); queries are turned by it, and keys are not. It
+    is only a start: all of it is trained.
     """
     width, dim = SHAPE["n_embd"], SHAPE["n_embd"] // SHAPE["n_head"]
     weight = model.transformer.h[0].attn.c_attn.weight.data
@@ -161,7 +161,7 @@ def look_back(model: GPT2LMHeadModel) -> None:
 
 
 def heads(model: GPT2LMHeadModel, period: int = 16) -> dict[str, float]:
-    """The strongest previous-token and induction head, as mean weights, on random tokens of all kinds that come twice."""
+    """Mean weights of the strongest previous-token and induction head on random tokens that come twice."""
     model.eval()
     half = torch.randint(1, VOCABULARY, (1, period), generator=torch.Generator().manual_seed(SEED))
     with torch.no_grad(), attnprobe.record(model) as recorder:
