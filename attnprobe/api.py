@@ -97,5 +97,5 @@ def record(
         wrong = next((item for item in items if not isinstance(item, Weights)), None)
         if wrong is not None:
             raise SelectionError(f"keep holds {wrong!r}; write keep=[Weights(...)]")
-    path = None if to is None else Path(to)
+    path = None if to is None else Path(to).absolute()  # a later change of directory does not move the run
     return Recorder(model, tokenizer, items, path, engine, budget, overwrite, text, threads)

@@ -68,8 +68,8 @@ class Head:
 
     @property
     def dtype(self) -> str:
-        """The dtype that values are stored in; bfloat16 is read as float32."""
-        return self.fields[0][0].dtype
+        """The dtype that values are stored in, or several; bfloat16 is read as float32, and several as the widest."""
+        return ", ".join(sorted({field.dtype for field, _ in self.fields}))
 
     @cached_property
     def kept(self) -> tuple[int, ...]:
@@ -174,10 +174,10 @@ class Head:
             for number, (field, pieces, _) in enumerate(fitting)
             if (owner == number).any() or len(fitting) == 1
         }
+        wide = np.float16 if self.dtype == "float16" else np.float32
         if len(parts) == 1:
-            return next(iter(parts.values()))
-        kinds = [part.dtype for part in parts.values()] or [np.dtype(np.float32)]
-        result = np.zeros((len(wanted), len(columns)), np.result_type(*kinds))
+            return next(iter(parts.values())).astype(wide, copy=False)
+        result = np.zeros((len(wanted), len(columns)), wide)
         for number, part in parts.items():
             result[owner == number] = part
         return result

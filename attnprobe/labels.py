@@ -30,6 +30,8 @@ def position_of(token: str | SupportsIndex, sequence: TokenSequence, custom: Seq
     """
     length = sequence.length
     if not isinstance(token, str):
+        if not hasattr(token, "__index__"):
+            raise TokenError(f'{token!r} is neither a token nor a position of {what}; write " explore" or 10')
         number = index(token)
         if not -length <= number < length:
             raise TokenError(f"position {number} is out of range: {what} has {length} tokens (0 to {length - 1})")

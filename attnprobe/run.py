@@ -1,6 +1,6 @@
 """Everything that was recorded: a lazy reader of samples, layers and heads."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from html import escape
@@ -14,6 +14,7 @@ from attnprobe.errors import NotKept, SelectionError
 from attnprobe.fields import Field, Piece, Sample, Site, describe_rows
 from attnprobe.head import Head
 from attnprobe.labels import labels_of
+from attnprobe.selection import head_name
 from attnprobe.shapes import Float
 from attnprobe.sizes import format_bytes
 from attnprobe.store.base import Manifest, Reader
@@ -31,7 +32,15 @@ class SampleRun:
     @property
     def tokens(self) -> tuple[str, ...]:
         """One label a position of the main sequence."""
-        return labels_of(self.sample.sequences["main"], self.labels)
+        return labels_of(self.sample.sequences["main"], self._labels)
+
+    @property
+    def _labels(self) -> tuple[str, ...] | None:
+        """Labels of the user's own; without text, which token comes again: ``~0 ~1 ~0``."""
+        ids = self.sample.sequences["main"].ids
+        if self.labels is not None or self.reader.manifest.text or ids is None:
+            return self.labels
+        return tuple(f"~{rank}" if rank >= 0 else f"[{i}]" for i, rank in enumerate(ids.tolist()))
 
     @cached_property
     def sites(self) -> tuple[Site, ...]:
@@ -75,7 +84,16 @@ class SampleRun:
         return fitting[0]
 
     def __getitem__(self, key: tuple[SupportsIndex | str, SupportsIndex] | SupportsIndex | str) -> Any:
-        """``sample[layer, head]`` is a `Head`; ``sample[layer]`` is a dict of the layer's kept heads."""
+        """``sample[layer, head]`` or ``sample["L5H1"]``: a `Head`; ``sample[layer]``: a dict of its kept heads."""
+        if isinstance(key, str):
+            key = head_name(key) or key
+        parts = key if isinstance(key, tuple) else (key, 0)
+        if (
+            len(parts) != 2
+            or not hasattr(parts[1], "__index__")
+            or not (isinstance(parts[0], str) or hasattr(parts[0], "__index__"))
+        ):
+            raise SelectionError(f'[{key!r}]: write [layer, head], ["L5H1"], [layer] or ["module name", head]')
         if not isinstance(key, tuple):
             site = self.site(key)
             return {head: self[site.key, head] for head in self._kept_heads(site)}
@@ -91,7 +109,7 @@ class SampleRun:
         if not mine:
             kept = describe_rows(self._kept_heads(site))
             raise NotKept(f"head {head} of {site.label} was not kept; kept are heads {kept}")
-        rows, columns = (self.labels if sequence == "main" else None for sequence in (site.queries, site.keys))
+        rows, columns = (self._labels if sequence == "main" else None for sequence in (site.queries, site.keys))
         return Head(self.reader, self.sample, mine, number, (rows, columns))
 
     def _kept_heads(self, site: Site) -> list[int]:
@@ -209,6 +227,14 @@ class Run:
     def __getitem__(self, key: tuple[SupportsIndex | str, SupportsIndex] | SupportsIndex | str) -> Any:
         """``run[layer, head]``, of the only sample."""
         return self._only()[key]
+
+    def __len__(self) -> int:
+        """Number of samples."""
+        return len(self.samples)
+
+    def __iter__(self) -> Iterator[SampleRun]:
+        """One sample after the other."""
+        return (SampleRun(self.reader, sample) for sample in self.samples)
 
     def with_labels(self, labels: Sequence[str]) -> SampleRun:
         """The only sample, with labels of your own, one a token."""

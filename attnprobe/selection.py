@@ -23,6 +23,12 @@ IndexLike = str | SupportsIndex | slice | Iterable[SupportsIndex]
 HeadsLike = IndexLike | Mapping[int, IndexLike]
 
 
+def head_name(text: str) -> tuple[int, int] | None:
+    """Layer and head of ``"L5H1"``, or None where it is no such name."""
+    match = _HEAD.fullmatch(text)
+    return None if match is None else (int(match[1]), int(match[2]))
+
+
 @dataclass(frozen=True)
 class Indices:
     """A parsed index specification: slices, ranges and numbers, resolved against a length when one is known."""

@@ -1,8 +1,10 @@
 """Models that the tests share: small GPT-2s with peaked attention, built from a configuration."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
+import jaxtyping
 import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -15,3 +17,11 @@ def data() -> Path:
     if not DATA.is_dir():
         pytest.skip(f"no test data at {DATA}; ATTNPROBE_DATA names another place")
     return DATA
+
+
+@pytest.fixture
+def unchecked() -> Iterator[None]:
+    """What a user sees, to whom annotations are no checks."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)

@@ -1,10 +1,8 @@
 """Promise 5: what cannot be recorded exactly is refused, with an error that names the fix."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import jaxtyping
 import models
 import pytest
 import torch
@@ -24,14 +22,6 @@ def test_a_model_without_known_attention() -> None:
     llama = LlamaModel(LlamaConfig(hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2))
     with pytest.raises(ap.UnsupportedModel, match="LlamaModel"):
         ap.record(llama)
-
-
-@pytest.fixture
-def unchecked() -> Iterator[None]:
-    """What a user sees, to whom annotations are no checks."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.mark.usefixtures("unchecked")

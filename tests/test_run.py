@@ -448,3 +448,36 @@ def test_half_precision_goes_out_as_float32() -> None:
     assert torch.equal(run.to_bertviz()["attention"][0][0], values.float())
     assert run.to_circuitsvis(0)["attention"].dtype == run[0, 0].to_circuitsvis()["attention"].dtype == np.float32
     assert isinstance(run[0, 0].row(1), pd.Series)
+
+
+def test_a_head_may_be_named_as_in_a_selection(run: ap.Run) -> None:
+    assert np.array_equal(run["L1H2"].numpy(), run[1, 2].numpy())
+
+
+def test_a_run_is_gone_through_sample_by_sample(run: ap.Run) -> None:
+    assert [sample.sample.id for sample in run] == ["s0"]
+    assert len(run) == 1
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("key", [(0, slice(None)), (0, "1"), (0.0, 0), (0, 1, 2), 0.5])
+def test_an_index_that_makes_no_sense_names_the_forms(run: ap.Run, key: Any) -> None:
+    with pytest.raises(SelectionError, match=r"write \[layer, head\]"):
+        run[key]
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("token", [None, [1, 2], 1.5])
+def test_what_is_neither_token_nor_position_is_refused(run: ap.Run, token: Any) -> None:
+    with pytest.raises(TokenError, match="neither a token nor a position"):
+        run[0, 0].row(token)
+
+
+def test_without_text_labels_tell_repeats_only() -> None:
+    store = MemoryStore(Manifest({}, SITES, ({"keys": "all"},), {}, "2025-01-01T00:00:00+00:00", text=False))
+    put(store, Field(0, site(0), 0, (0,)), weights(0))
+    store.commit(Sample(0, "s", {"main": TokenSequence(T, np.array([0, 1, 2, 3, 2, -1]))}, T))
+    store.close()
+    run = ap.Run(store)
+    assert run.sample().tokens == ("~0", "~1", "~2", "~3", "~2", "[5]")
+    assert run[0, 0].row("~3").name == "~3"
