@@ -24,7 +24,7 @@ def record(
     keys: IndexLike = "all",
     generated: str = "all",
     kind: str = "all",
-    dtype: str = "float32",
+    dtype: Any = "float32",
     engine: str = "auto",
     budget: int | str = "256 MiB",
     overwrite: bool = False,

@@ -54,7 +54,10 @@ def from_attentions(
                 weights = step[site.layer][b].detach().to("cpu", torch.float32, copy=True)
                 _, count, columns = weights.shape
                 store.write(field, Block(field.heads, range(columns - count, columns), 0, weights))
-        sequence = TokenSequence(length, None, names[b], names[b])
+        own = names[b]
+        # As text, in the usual spelling of byte-level BPE, so that " explore" is found as well as "Ġexplore".
+        texts = None if own is None else tuple(name.replace("Ġ", " ").replace("Ċ", "\n") for name in own)
+        sequence = TokenSequence(length, None, own, texts)
         store.commit(Sample(b, str(b), {"main": sequence}, prompt_length=steps[0][0].shape[3]))
     store.close()
     return Run(store)

@@ -82,7 +82,7 @@ class Sample:
 
     index: int
     id: str
-    sequences: Mapping[str, TokenSequence]
+    sequences: Mapping[str, TokenSequence] = field(repr=False)
     prompt_length: int
 
 

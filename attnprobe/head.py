@@ -167,16 +167,18 @@ class Head:
         if (owner < 0).any():
             rows = np.unique(np.concatenate([kept for _, _, kept in fitting])).tolist()
             raise NotKept(
-                f"row {wanted[owner < 0][0]} of {self._where} was not kept; kept are rows {describe_rows(rows)}"
+                f"row {wanted[owner < 0][0]} of {self._where} was not kept; kept are rows {describe_rows(rows)} "
+                "(head.to_pandas() is the table of all kept rows)"
             )
         parts = {
             number: read_rows(self.reader, field, pieces, [self.number], wanted[owner == number].tolist(), columns)[0]
             for number, (field, pieces, _) in enumerate(fitting)
             if (owner == number).any() or len(fitting) == 1
         }
-        wide = np.float16 if self.dtype == "float16" else np.float32
+        wide = np.dtype(np.float16 if self.dtype == "float16" else np.float32)
         if len(parts) == 1:
-            return next(iter(parts.values())).astype(wide, copy=False)
+            only: np.ndarray = next(iter(parts.values())).astype(wide, copy=False)
+            return only
         result = np.zeros((len(wanted), len(columns)), wide)
         for number, part in parts.items():
             result[owner == number] = part
@@ -196,6 +198,11 @@ class Head:
         """
         whole: np.ndarray = self[:, :]
         return whole
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Float[np.ndarray, "query key"]:
+        """``np.asarray(head)`` is `numpy`."""
+        whole = self.numpy()
+        return whole if dtype is None else whole.astype(dtype)
 
     def torch(self) -> "torch.Tensor":
         """The whole map as a tensor, ``[query, key]``."""
@@ -227,14 +234,14 @@ class Head:
         return pd.Series(self._read(self.kept, range(at, at + 1))[:, 0], index=index, name=self.key_labels[at])
 
     def top(self, k: int = 10) -> pd.DataFrame:
-        """The `k` largest weights of the kept rows, largest first, ties in order of position."""
+        """The `k` largest weights of the kept rows, largest first, ties in order of position; NaN counts as largest."""
         if k < 1:
             raise SelectionError(f"top({k}): ask for at least one weight")
         first, keys = 256, self.kept_keys  # rows read at once
         queries, columns, weights = np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32)
         for start in range(0, len(self.kept), first):
             rows = self.kept[start : start + first]
-            values = self._read(rows, keys).astype(np.float32).reshape(-1)
+            values = np.nan_to_num(self._read(rows, keys).astype(np.float32).reshape(-1), nan=np.inf)
             if values.size > k:  # ties with the last one stay in, and are settled by the stable sort
                 at = np.flatnonzero(values >= np.partition(values, values.size - k)[values.size - k])
             else:
@@ -244,7 +251,7 @@ class Head:
             weights = np.concatenate([weights, values[at]])
             best = np.argsort(-weights, kind="stable")[:k]
             queries, columns, weights = queries[best], columns[best], weights[best]
-        names = self.query_labels, self.key_labels
+        names, weights = (self.query_labels, self.key_labels), np.where(np.isinf(weights), np.nan, weights)
         return pd.DataFrame(
             {
                 "query": queries,

@@ -1,6 +1,7 @@
 """What is kept of a selection. A recording keeps one or several of these."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from attnprobe.errors import SelectionError
 from attnprobe.fields import DTYPES, Site
@@ -38,10 +39,11 @@ class Weights:
     keys: IndexLike = "all"
     generated: str = "all"
     kind: str = "all"
-    dtype: str = "float32"
+    dtype: Any = "float32"
 
     def __post_init__(self) -> None:
-        """Validate at once, before any model is there."""
+        """Validate at once, before any model is there; ``torch.float16`` is as good as ``"float16"``."""
+        object.__setattr__(self, "dtype", str(self.dtype).removeprefix("torch."))
         if self.dtype not in DTYPES:
             raise SelectionError(f"dtype={self.dtype!r}: write one of {', '.join(DTYPES)}")
         _ = self.selection

@@ -116,8 +116,11 @@ class Recorder:
 
     def _close_store(self, failed: bool) -> None:
         self._store.close()
-        if failed and isinstance(self._store, DirectoryWriter):
-            self._store.remove_if_empty()
+        if isinstance(self._store, DirectoryWriter):
+            if failed:
+                self._store.remove_if_empty()
+            else:
+                self._store.drop_replaced()
 
     @property
     def run(self) -> Run:

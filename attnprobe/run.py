@@ -37,9 +37,11 @@ class SampleRun:
     @property
     def _labels(self) -> tuple[str, ...] | None:
         """Labels of the user's own; without text, which token comes again: ``~0 ~1 ~0``."""
-        ids = self.sample.sequences["main"].ids
-        if self.labels is not None or self.reader.manifest.text or ids is None:
+        if self.labels is not None or self.reader.manifest.text:
             return self.labels
+        ids = self.sample.sequences["main"].ids
+        if ids is None:
+            return None
         return tuple(f"~{rank}" if rank >= 0 else f"[{i}]" for i, rank in enumerate(ids.tolist()))
 
     @cached_property
@@ -75,9 +77,10 @@ class SampleRun:
             fitting = [site for site in self.sites if (site.layer, site.kind) == (number, kind)]
         if not fitting:
             others = ", ".join(s.key for s in self.sites if s.kind != kind)
+            kept = f"kept are {kind}-attention layers {describe_rows(layers)}" if layers else f"no {kind}-attention was"
             raise NotKept(
-                f"layer {layer!r} was not kept of sample {self.sample.id}; kept are {kind}-attention layers "
-                f"{describe_rows(layers)}" + (f", and by name {others}" if others else "")
+                f"layer {layer!r} was not kept of sample {self.sample.id}; {kept}"
+                + (f'; by name there are {others}: write run["{others.split(", ")[0]}", 0]' if others else "")
             )
         if len(fitting) > 1:
             raise SelectionError(f"layer {layer!r} has several sites; name one: {', '.join(s.key for s in fitting)}")

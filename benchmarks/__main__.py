@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from benchmarks.measure import OtherLoad
 from benchmarks.report import environment_text, write_page
 
 NAMES = ("attention", "paused", "memory")
@@ -26,7 +27,9 @@ def main(names: tuple[str, ...], quick: bool, out: Path, docs: bool) -> None:
     modules = {name: importlib.import_module(f"benchmarks.{name}") for name in NAMES}
     folder = ROOT / "docs" / "benchmarks" / "cpu"
     for name in names or NAMES:
+        load = OtherLoad()
         result = modules[name].measure(quick)
+        result["environment"]["other_load"] = load.share()
         click.echo(environment_text(result["environment"]))
         for table in modules[name].TABLES:
             table(result).print()

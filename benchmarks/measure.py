@@ -39,6 +39,32 @@ def _processor() -> str:
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "unknown")
 
 
+class OtherLoad:
+    """The share of the cores that other processes took since it was made; None where the system does not tell."""
+
+    def __init__(self) -> None:
+        self._began = self._now()
+
+    def share(self) -> float | None:
+        """From 0 to 1."""
+        now = self._now()
+        if now is None or self._began is None:
+            return None
+        total, others = (b - a for a, b in zip(self._began, now, strict=True))
+        return round(max(0.0, others / total), 3)
+
+    @staticmethod
+    def _now() -> tuple[float, float] | None:
+        try:
+            line = Path("/proc/stat").read_text().splitlines()[0]
+        except OSError:
+            return None
+        spent = [int(ticks) / os.sysconf("SC_CLK_TCK") for ticks in line.split()[1:9]]
+        own = os.times()
+        busy = sum(spent) - spent[3] - spent[4]  # all but idle and waiting
+        return sum(spent), busy - own.user - own.system - own.children_user - own.children_system
+
+
 def settle() -> None:
     """Free what is garbage and give free heap pages back, so that each measurement pays for its own fresh memory."""
     gc.collect()

@@ -150,7 +150,7 @@ def table(result: dict[str, Any]) -> Table:
         "and smallest to largest. Most of the spread is free memory that the allocator holds back, in bare processes "
         "too, so the difference of medians may be negative. Held means: the largest recorded peak is within the bound "
         "over the smallest bare one. In use: the difference where the allocator gives large arrays back at once "
-        "(mmap threshold fixed, one process each).",
+        "(mmap threshold fixed, one process each); it is less than a tile of 8 MiB where the bare peak is in the MLP.",
     )
 
 

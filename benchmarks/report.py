@@ -48,9 +48,11 @@ def ratio_text(ratio: Mapping[str, float], target: float | None = None, digits: 
 
 def environment_text(environment: Mapping[str, Any]) -> str:
     """One line: what it was measured on."""
+    load = environment.get("other_load")
+    meanwhile = "" if load is None else f"; other processes used {load:.0%} of the cores meanwhile"
     return (
         f"{environment['processor']}, {environment['cores']} cores, {environment['threads']} threads, "
-        f"{environment['memory_gib']} GiB; {environment['system']}; Python {environment['python']}, torch "
+        f"{environment['memory_gib']} GiB{meanwhile}; {environment['system']}; Python {environment['python']}, torch "
         f"{environment['torch']}, transformers {environment['transformers']}, attnprobe {environment['attnprobe']}"
     )
 

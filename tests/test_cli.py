@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -405,6 +406,68 @@ def test_show_wants_to_know_which_sample(model: Path, tmp_path: Path) -> None:
     assert call("show", tmp_path / "run", "0.0", "--sample", 1).exit_code == 0
 
 
+@pytest.fixture(scope="session")
+def named(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of samples whose ids are not their places; one would clear the screen."""
+    path = tmp_path_factory.mktemp("runs") / "named"
+    loaded = GPT2LMHeadModel.from_pretrained(model, attn_implementation="sdpa").eval()
+    with ap.record(loaded, to=path) as recorder, torch.no_grad():
+        for place, name in enumerate(("0", "1", "3", "4", "\x1b[2J")):
+            with recorder.sample(id=name):
+                loaded(torch.arange(3 + place)[None], use_cache=False)
+    return path
+
+
+@pytest.mark.parametrize(("which", "shown"), [("1", "1"), ("3", "3"), ("4", "4"), ("2", "3"), ("-5", "0")])
+def test_a_sample_is_meant_by_its_id_before_its_place(which: str, shown: str, named: Path) -> None:
+    assert json.loads(call("show", named, "0.0", "--sample", which, "--json").stdout)["sample"] == shown
+
+
+def test_the_ids_that_are_listed_are_all_there_are(named: Path) -> None:
+    result = call("show", named, "0.0")
+    refused(result, 2, r"5 samples (0, 1, 3, 4, \x1b[2J);")
+    assert "\x1b" not in result.stderr
+
+
+def test_an_id_cannot_control_the_terminal(named: Path) -> None:
+    for query in ([], ["--query", "0"]):
+        shown = call("show", named, "0.0", "--sample", "\x1b[2J", *query)
+        assert shown.exit_code == 0 and r"sample \x1b[2J" in shown.stdout and "\x1b" not in shown.stdout
+    failed = call("show", named, "9.9", "--sample", "\x1b[2J", "-v")
+    assert "Traceback" in failed.stderr and "\x1b" not in failed.stderr
+    assert "\x1b" not in call("info", named).stdout
+
+
+def test_a_run_that_lists_no_sample_may_still_be_written(run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    for journal in (tmp_path / "run" / "journal").iterdir():
+        journal.unlink()
+    result = call("show", tmp_path / "run", "0.0")
+    refused(result, 2, "lists no sample yet", "still be being written")
+    assert "overwrite" not in result.stderr
+
+
+def test_numbers_that_json_lacks_are_null(capsys: pytest.CaptureFixture[str]) -> None:
+    from attnprobe.cli.output import Output
+
+    Output(True, False, False).data({"rows": [{"weight": float("nan")}, (float("inf"), 0.5)]})
+    assert json.loads(capsys.readouterr().out) == {"rows": [{"weight": None}, [None, 0.5]]}
+
+
+def test_show_finds_cross_attention_by_its_module(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    config = GPT2Config(n_layer=1, n_head=2, n_embd=8, n_positions=16, vocab_size=20, add_cross_attention=True)
+    loaded = GPT2LMHeadModel(config).eval()
+    with ap.record(loaded, to=tmp_path / "run"), torch.no_grad():
+        loaded(torch.arange(4)[None], encoder_hidden_states=torch.randn(1, 6, 8), use_cache=False)
+    name = "transformer.h.0.crossattention"
+    result = call("show", tmp_path / "run", f"{name}.1")
+    assert result.exit_code == 0 and f"layer 0 ({name}), head 1, sample 0, 4 x 6" in result.stdout
+    record = json.loads(call("show", tmp_path / "run", f"{name}.1", "--query", 2, "--json").stdout)
+    assert [row["weight"] for row in record["rows"]] == ap.open(tmp_path / "run")[name, 1][2].tolist()
+    refused(call("show", tmp_path / "run", "transformer.h.9.attn.1"), 2, "3.1", "L3H1", f"{name}.1")
+
+
 # --- terminals ----------------------------------------------------------------------------------------------------
 
 
@@ -440,3 +503,41 @@ def test_help_names_every_command_and_exit_code() -> None:
     for word in ("capture", "info", "show", "130 interrupted"):
         assert word in shown
     assert "attnprobe capture gpt2" in call("capture", "--help").stdout
+
+
+def test_the_version_is_that_of_the_code() -> None:
+    assert call("--version").stdout.split()[-1] == ap.__version__
+
+
+def test_reading_takes_no_torch(run: Path) -> None:
+    program = (
+        "import sys\nfrom click.testing import CliRunner\nfrom attnprobe.cli import main\n"
+        "for line in (['--help'], ['capture', '--help'], ['info', sys.argv[1]], ['show', sys.argv[1], '0.0']):\n"
+        "    assert CliRunner().invoke(main, line).exit_code == 0, line\n"
+        "    assert not {'torch', 'transformers'} & set(sys.modules), line\n"
+    )
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", program, str(run)], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["show", "run", "0.0"]])
+def test_an_interrupt_while_modules_load(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(name: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("attnprobe.cli.import_module", load)
+    result = call(*arguments)
+    assert (result.exit_code, result.stdout, result.stderr) == (130, "", "interrupted\n")
+
+
+@pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9")])
+def test_a_model_that_memory_is_too_small_for(
+    error: Exception, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", load)
+    refused(call("capture", model, "--text", "x", "-o", tmp_path / "run"), 4, "out of memory", "--device")
+    assert not (tmp_path / "run").exists()

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from transformers import GPT2Config, GPT2LMHeadModel
 
 import attnprobe as ap
 from attnprobe import demo
@@ -96,3 +97,21 @@ def test_the_demo_prints_and_writes_what_it_says(tmp_path: Path) -> None:
         assert words in result.stdout
     assert sum(line.startswith(">") for line in result.stdout.splitlines()) == 1
     assert "\x1b" not in result.stdout
+
+
+def test_the_demo_replaces_only_its_own_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file, directory, other = tmp_path / "file", tmp_path / "directory", tmp_path / "other"
+    file.write_text("kept")
+    directory.mkdir()
+    (directory / "notes").write_text("kept")
+    config = GPT2Config(n_layer=1, n_head=2, n_embd=8, n_positions=16, vocab_size=20)
+    model = GPT2LMHeadModel(config).eval()
+    with ap.record(model, to=other), torch.no_grad():
+        model(torch.arange(4)[None], use_cache=False)
+    monkeypatch.setattr(demo, "load", lambda: pytest.fail("the model was loaded before the mistake was found"))
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    for out in (file, directory, other):
+        result = CliRunner().invoke(main, ["--out", str(out)])
+        assert (result.exit_code, result.stdout) == (1, ""), result.output
+        assert result.stderr.startswith(f"error: {out} exists") and result.stderr.count("\n") == 1
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before

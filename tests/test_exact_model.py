@@ -138,7 +138,7 @@ def test_two_things_kept_of_one_recording(model: Any) -> None:
     with torch.no_grad(), ap.record(model, keep=keep) as rec:
         model(tokens)
     want = models.eager(model, input_ids=tokens).attentions
-    assert rec.run[1, 2].dtype == "float16"
+    assert rec.run[1, 2].dtype == "float16, float32"
     assert np.abs(rec.run[1, 2].numpy() - want[1][0, 2].numpy()).max() <= 5e-4
     assert rec.run[1, 0].kept == (3, 5)
     assert np.abs(rec.run[1, 0][5] - want[1][0, 0, 5].numpy()).max() <= 1e-5

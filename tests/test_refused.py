@@ -217,3 +217,17 @@ def test_a_recorder_is_used_once_and_inside_of_its_block(model: Any) -> None:
             _ = rec.run
     with pytest.raises(ap.AttnprobeError, match="call record\\(\\) again"), rec:
         pass
+
+
+def test_a_failed_recording_gives_the_run_that_it_was_to_replace_back(model: Any, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    with torch.no_grad(), ap.record(model, to=run):
+        model(models.ids(1, 5))
+    for failing in ({"budget": 100}, {"queries": 50}):
+        with torch.no_grad(), pytest.raises(ap.AttnprobeError), ap.record(model, to=run, overwrite=True, **failing):
+            model(models.ids(1, 40))
+        assert ap.open(run)[0, 0].numpy().shape == (5, 5)
+    with torch.no_grad(), ap.record(model, to=run, overwrite=True):
+        model(models.ids(1, 6))
+    assert ap.open(run)[0, 0].numpy().shape == (6, 6)
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]

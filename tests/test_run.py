@@ -190,7 +190,7 @@ def test_rows_that_were_not_kept_are_refused_and_the_kept_are_named(run: ap.Run)
     whole = (weights(2) * LOWER)[2]
     assert head.kept == (1, 4, 5)
     for read in (head.numpy, lambda: head[0], lambda: head.row("Maia")):
-        with pytest.raises(NotKept, match=r"row 0 of layer 2 .* was not kept; kept are rows 1, 4 to 5$"):
+        with pytest.raises(NotKept, match=r"row 0 of layer 2 .* was not kept; kept are rows 1, 4 to 5 "):
             read()
     np.testing.assert_array_equal(head[4:, :3], whole[4:, :3])
     table = head.to_pandas()
@@ -208,7 +208,7 @@ def test_heads_and_layers_that_were_not_kept_are_refused_and_the_kept_are_named(
         run[0, 3]
     with pytest.raises(NotKept, match=r"layer 3 was not kept of sample s0; kept are self-attention layers 0 to 2"):
         run[3, 0]
-    with pytest.raises(NotKept, match=r"layer 'h\.9' was not kept .*by name h\.0\.cross"):
+    with pytest.raises(NotKept, match=r"layer 'h\.9' was not kept .*by name there are h\.0\.cross"):
         run["h.9", 0]
     with pytest.raises(NotKept, match="was not kept"):
         run.sample().layer_array(2)
@@ -481,3 +481,22 @@ def test_without_text_labels_tell_repeats_only() -> None:
     run = ap.Run(store)
     assert run.sample().tokens == ("~0", "~1", "~2", "~3", "~2", "[5]")
     assert run[0, 0].row("~3").name == "~3"
+
+
+def test_numpy_takes_a_head_as_an_array(run: ap.Run) -> None:
+    assert np.array_equal(np.asarray(run[1, 2]), run[1, 2].numpy())
+    with pytest.raises(NotKept):
+        np.asarray(run[2, 0])
+
+
+def test_a_weight_that_is_no_number_is_on_top() -> None:
+    store = MemoryStore(manifest())
+    values = weights(0)
+    values[0, 3, 2] = np.nan
+    put(store, Field(0, site(0), 0, (0,)), values)
+    commit(store, source=False)
+    store.close()
+    top = ap.Run(store)[0, 0].top(3)
+    assert len(top) == 3
+    assert (top["query"][0], top["key"][0]) == (3, 2)
+    assert np.isnan(top["weight"][0]) and top["weight"].notna()[1:].all()

@@ -145,6 +145,19 @@ def test_color_is_off_where_it_is_not_wanted(monkeypatch: pytest.MonkeyPatch) ->
         assert not has_color(Console(file=file))
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("color", [False, True])
+def test_what_is_no_number_is_a_question_mark(color: bool) -> None:
+    values = causal(8)
+    values[5, 2] = np.nan
+    drawn = heatmap(values, 6 + 8, color).plain
+    assert drawn.count("?") == 1 and (color or SHADES[-1] in drawn)
+    assert "?" in heatmap(np.full((3, 3), np.nan, np.float32), 20, color).plain
+    table = row_table(values[5], list("abcdefgh"), 60, color, limit=2).plain.split("\n")
+    assert len(table) == 4 and any(line.split()[1:] == ["c", "nan"] for line in table)
+    assert "nan" not in table[-1]
+
+
 # --- figures ------------------------------------------------------------------------------------------------------
 
 
@@ -183,11 +196,9 @@ def test_a_huge_map_keeps_its_diagonal(axes: object) -> None:
     labels = [str(i) for i in range(PIXELS * 2)]
     ax = plot_map(values, labels, labels, "", axes)  # type: ignore[arg-type]
     ax.figure.canvas.draw()
-    drawn, box = ax.images[0].get_array(), ax.get_window_extent()
+    drawn, box = ax.images[0].get_array(), ax.get_window_extent()  # no weight may fall between two pixels
     assert drawn.shape[0] <= min(box.height, PIXELS) and drawn.shape[1] <= min(box.width, PIXELS)
     assert (np.asarray(drawn).max(1)[8:] == 1).all()
-    pixels = np.asarray(ax.figure.canvas.buffer_rgba())[..., 0]  # viridis is red at its bright end only
-    assert (pixels[:, : pixels.shape[1] * 3 // 4] > 200).sum() > 100
 
 
 def test_few_rows_of_a_long_sample(axes: object) -> None:

@@ -247,6 +247,68 @@ def test_an_empty_directory_is_taken(tmp_path: Path) -> None:
     assert len(made.read().samples) == 1
 
 
+def test_a_failure_in_an_empty_directory_leaves_it_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    inode = os.stat(".").st_ino
+    writer = DirectoryWriter(Path("."), MANIFEST)
+    writer.close()
+    writer.remove_if_empty()
+    assert list(Path(".").iterdir()) == [] and (tmp_path / "here").stat().st_ino == inode
+
+
+def names(run: Path) -> list[str]:
+    return sorted(path.name for path in run.parent.iterdir())
+
+
+def test_a_failed_overwrite_puts_the_old_run_back(run: Path) -> None:
+    made = on_disk(run, overwrite=True)
+    made.writer.write(field(), block(range(8), 8))
+    assert len(names(run)) == 2
+    assert len(made.read().samples) == 0
+    made.writer.remove_if_empty()  # type: ignore[attr-defined]
+    assert names(run) == ["run"]
+    assert_sample(DirectoryReader(run), 1)
+
+
+def test_an_overwrite_that_cannot_start_puts_the_old_run_back(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(text: object, **_: object) -> str:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(directory.json, "dumps", refuse)
+        with pytest.raises(StoreError, match="No space left"):
+            on_disk(run, overwrite=True)
+    assert names(run) == ["run"]
+    assert_sample(DirectoryReader(run), 1)
+
+
+def test_an_overwrite_whose_journal_fails_puts_the_old_run_back(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = on_disk(run, overwrite=True)
+    fill(made, 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", lambda *_: (_ for _ in ()).throw(OSError(errno.ENOSPC, "No space left")))
+        with pytest.raises(StoreError, match="No space left"):
+            made.writer.close()
+    made.writer.remove_if_empty()  # type: ignore[attr-defined]
+    assert names(run) == ["run"]
+    assert_sample(DirectoryReader(run), 1)
+
+
+@pytest.mark.parametrize("when", ["first listing", "close"])
+def test_an_overwrite_deletes_the_old_run_once_it_lists_samples(
+    run: Path, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    monkeypatch.setattr(directory, "GROUP", 1 if when == "first listing" else 1 << 20)
+    made = on_disk(run, overwrite=True)
+    fill(made, 1)
+    assert len(names(run)) == (1 if when == "first listing" else 2)
+    made.writer.close()
+    made.writer.remove_if_empty()  # type: ignore[attr-defined]
+    assert names(run) == ["run"]
+    assert [s.index for s in DirectoryReader(run).samples] == [0]
+
+
 def test_an_unwritable_path_says_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match=r"cannot write the run .*file/run: .*choose another directory"):
@@ -295,19 +357,20 @@ def test_a_torn_line_is_cut(run: Path) -> None:
 @pytest.mark.parametrize(
     "junk", [b"junk\n", b"zzzzzzzz {}\n", b"00000000 {}\n", b"\xff\xfe\n", b"\n", b"%08x []\n" % zlib.crc32(b"[]")]
 )
-def test_what_follows_a_corrupt_line_is_not_read(run: Path, junk: bytes) -> None:
+def test_a_damaged_line_is_named(run: Path, junk: bytes) -> None:
     whole = journal(run).read_bytes()
-    journal(run).write_bytes(whole + junk)
-    assert len(DirectoryReader(run).samples) == 2
-    journal(run).write_bytes(junk + whole)
-    assert len(DirectoryReader(run).samples) == 0
+    for number, data in ((2, whole + junk), (1, junk + whole), (2, whole + junk + whole)):
+        journal(run).write_bytes(data)
+        with pytest.raises(CorruptRun, match=rf"{journal(run).name}, line {number} is damaged"):
+            DirectoryReader(run)
 
 
 def test_a_flipped_bit_in_the_journal_is_noticed(run: Path) -> None:
     data = bytearray(journal(run).read_bytes())
     data[len(data) // 2] ^= 1
     journal(run).write_bytes(bytes(data))
-    assert len(DirectoryReader(run).samples) == 0
+    with pytest.raises(CorruptRun, match="line 1 is damaged"):
+        DirectoryReader(run)
 
 
 def test_a_missing_shard_is_named(run: Path) -> None:
@@ -372,8 +435,167 @@ def test_records_that_make_no_sense_are_named(run: Path, field_change: dict[str,
 
 def test_sizes_that_make_no_sense_are_named(run: Path) -> None:
     rewrite(run, lambda record: record["samples"][1]["fields"][0].update(blocks=[{}]))
-    with pytest.raises(CorruptRun, match="a record of a sample makes no sense"):
+    with pytest.raises(CorruptRun, match="the record of sample 1 makes no sense"):
         _ = DirectoryReader(run).nbytes
+
+
+def change_sample(key: str, value: object) -> Callable[[dict[str, Any]], None]:
+    """Set one entry of sample 1, as ``fields.0.heads``."""
+
+    def change(record: dict[str, Any]) -> None:
+        *parents, last = key.split(".")
+        at: Any = record["samples"][1]
+        for name in parents:
+            at = at[int(name) if isinstance(at, list) else name]
+        at[last if isinstance(at, dict) else int(last)] = value
+
+    return change
+
+
+BLOCK0 = "fields.0.blocks.0"
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("id", 3),
+        ("prompt_length", 9),
+        ("prompt_length", True),
+        ("sequences", []),
+        ("sequences", {}),
+        ("sequences.main", None),
+        ("sequences.main.length", -1),
+        ("sequences.main.length", 1 << 39),
+        ("sequences.main.ids", "x"),
+        ("sequences.main.ids.file", "../x.safetensors"),
+        ("fields", {}),
+        ("fields.0", 3),
+        ("fields.0.site", ["h.0.attn"]),
+        ("fields.0.group", "0"),
+        ("fields.0.group", False),
+        ("fields.0.heads", [[0, 9, 1]]),
+        ("fields.0.heads", [[1, 2, 1]]),
+        ("fields.0.dtype", "float64"),
+        ("fields.0.dtype", []),
+        ("fields.0.what", "scores"),
+        (f"{BLOCK0}.file", 3),
+        (f"{BLOCK0}.tensor", None),
+        (f"{BLOCK0}.rows", [[0, 1 << 39, 1]]),
+        (f"{BLOCK0}.rows", [[0, 9, 1]]),
+        (f"{BLOCK0}.rows", [[0, 8, 0]]),
+        (f"{BLOCK0}.rows", [[7, -1, -1]]),
+        (f"{BLOCK0}.rows", [[4, 8, 1], [0, 4, 1]]),
+        (f"{BLOCK0}.rows", [[0, 7, 1]]),
+        (f"{BLOCK0}.rows", [[0, 8.0, 1]]),
+        (f"{BLOCK0}.heads", [[2, 3, 1]]),
+        (f"{BLOCK0}.start", 1),
+        (f"{BLOCK0}.start", -1),
+        (f"{BLOCK0}.start", True),
+        (f"{BLOCK0}.shape", [3, 8]),
+        (f"{BLOCK0}.shape", [3, 8, 9]),
+        (f"{BLOCK0}.shape", [3, True, 8]),
+    ],
+)
+def test_a_record_is_checked_before_it_is_used(run: Path, key: str, value: object) -> None:
+    rewrite(run, change_sample(key, value))
+    reader = DirectoryReader(run)
+    for use in (lambda: reader.fields(1), lambda: reader.sample(1), lambda: reader.nbytes):
+        with pytest.raises(CorruptRun, match="the record of sample 1 makes no sense"):
+            use()
+    assert reader.fields(0)
+
+
+def test_a_field_that_is_there_twice_is_refused(run: Path) -> None:
+    rewrite(run, lambda record: record["samples"][1]["fields"].append(record["samples"][1]["fields"][0]))
+    with pytest.raises(CorruptRun, match="is there twice"):
+        DirectoryReader(run).fields(1)
+
+
+@pytest.mark.parametrize("index", [-1, "0", None, True, 1.0, []])
+def test_an_index_that_is_none_is_refused_at_open(run: Path, index: object) -> None:
+    rewrite(run, change_sample("index", index))
+    with pytest.raises(CorruptRun, match="a record makes no sense"):
+        DirectoryReader(run)
+
+
+@pytest.mark.parametrize(("part", "other"), [("ids", "tokens"), ("tokens", "ids"), ("ids", "block"), ("tokens", "s")])
+def test_sequences_of_another_kind_or_length_are_refused(run: Path, part: str, other: str) -> None:
+    def change(record: dict[str, Any]) -> None:
+        sequence = record["samples"][1]["sequences"]["main"]
+        if other == "s":
+            sequence["length"] = 9
+        else:
+            place = record["samples"][1]["fields"][0]["blocks"][0] if other == "block" else sequence[other]
+            sequence[part] = {"file": place["file"], "tensor": place["tensor"]}
+
+    rewrite(run, change)
+    sequence = DirectoryReader(run).sample(1).sequences["main"]
+    with pytest.raises(CorruptRun, match=f"which should hold {part} of [89] tokens"):
+        getattr(sequence, part)
+
+
+def test_a_block_of_another_shape_or_dtype_is_refused(run: Path) -> None:
+    rewrite(run, change_sample("fields.0.dtype", "float16"))
+    with pytest.raises(CorruptRun, match=r"is F32 \(3, 8, 8\), and the journal has F16"):
+        whole_map(DirectoryReader(run), (0,), range(8), index=1)
+    rewrite(run, change_sample("fields.0.dtype", "float32"))
+    rewrite(run, change_sample(f"{BLOCK0}.shape", [3, 8, 7]))
+    with pytest.raises(CorruptRun, match=r"and the journal has F32 \(3, 8, 7\)"):
+        whole_map(DirectoryReader(run), (0,), range(8), index=1)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"keep": 3},
+        {"keep": [3]},
+        {"keep": [{"keys": 3}]},
+        {"keep": [{"keys": "a:b"}]},
+        {"model": []},
+        {"versions": {"torch": 2}},
+        {"created": 3},
+        {"text": 1},
+        {"sites": [3]},
+        {"sites": [{"key": "a"}]},
+        {"sites": [{"key": "a", "kind": "self", "part": "decoder", "layer": True, "heads": 1, "kv_heads": 1}]},
+        {"sites": [{"key": 1, "kind": "self", "part": "decoder", "layer": 0, "heads": 1, "kv_heads": 1}]},
+        {"sites": [{"key": "a", "kind": "self", "part": "decoder", "layer": 0, "heads": 1, "kv_heads": 1}] * 2},
+    ],
+)
+def test_a_manifest_is_checked(run: Path, change: dict[str, Any]) -> None:
+    manifest = json.loads((run / "manifest.json").read_text())
+    (run / "manifest.json").write_text(json.dumps({**manifest, **change}))
+    with pytest.raises(CorruptRun, match="is not a manifest"):
+        ap.open(run)
+
+
+@pytest.mark.parametrize("name", ["shards", "journal", "manifest.json", "a journal"])
+def test_links_are_not_followed(run: Path, tmp_path: Path, name: str) -> None:
+    path = journal(run) if name == "a journal" else run / name
+    path.rename(tmp_path / "elsewhere")
+    path.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(CorruptRun, match=f"{path.name} is a link"):
+        ap.open(run)
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "a journal"])
+def test_a_pipe_does_not_hang(run: Path, name: str) -> None:
+    path = journal(run) if name == "a journal" else run / name
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(CorruptRun, match=f"{path.name} is not a regular file"):
+        ap.open(run)
+    if name == "manifest.json":
+        with pytest.raises(RunExists):
+            on_disk(run, overwrite=True)
+
+
+def test_a_reader_survives_a_change_of_directory(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(run.parent)
+    reader = DirectoryReader(Path("run"))
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path / "other")
+    assert_sample(reader, 1)
 
 
 def test_tensors_that_a_shard_lacks_are_named(run: Path) -> None:

@@ -4,15 +4,28 @@ Exit codes: 0 done; 1 failed; 2 wrong usage, a bad selection included; 3 verific
 130 interrupted.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
+from typing import Any
 
 import click
+
+from attnprobe.version import VERSION
 
 COMMANDS = ("capture", "info", "show")
 
 
 class _Commands(click.Group):
-    """Imports a command's file when it is asked for."""
+    """Imports a command's file when it is asked for. An interrupt, also while modules load, ends with one line."""
+
+    def make_context(self, *arguments: Any, **options: Any) -> click.Context:
+        with _interruptible():
+            return super().make_context(*arguments, **options)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with _interruptible():
+            return super().invoke(ctx)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -24,8 +37,17 @@ class _Commands(click.Group):
         return command
 
 
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        click.echo("interrupted", err=True)
+        raise SystemExit(130) from None
+
+
 @click.command(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="attnprobe", prog_name="attnprobe")
+@click.version_option(VERSION, prog_name="attnprobe")
 def main() -> None:
     """Record the attention weights of transformer models while they run as they normally run.
 

@@ -4,11 +4,10 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from attnprobe.api import record
 from attnprobe.cli.info import figures
 from attnprobe.cli.models import Named
 from attnprobe.cli.output import Output
@@ -16,8 +15,10 @@ from attnprobe.cli.output import command as shared
 from attnprobe.cli.progress import Streamer, bytes_on_disk, recording
 from attnprobe.errors import RunExists, SelectionError, StoreError
 from attnprobe.keep import Weights
-from attnprobe.recorder import Recorder
 from attnprobe.sizes import format_bytes, parse_bytes
+
+if TYPE_CHECKING:  # it needs torch, which takes seconds to import
+    from attnprobe.recorder import Recorder
 
 
 @click.command("capture")
@@ -78,6 +79,8 @@ def command(
     ids = _tokenize(named, words, max_tokens, generate or 0)
     loaded = named.load(_device(device))
     out.detail(f"{type(loaded).__name__} {model}, {str(loaded.dtype).removeprefix('torch.')} on {loaded.device}")
+
+    from attnprobe.api import record
 
     recorder = record(loaded, named.tokenizer, to=run, keep=keep, budget=budget, overwrite=overwrite, text=not no_text)
     began = time.perf_counter()
@@ -148,7 +151,7 @@ def _device(name: str) -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def _run(out: Output, model: Any, ids: list[int], recorder: Recorder, run: Path, generate: int | None) -> None:
+def _run(out: Output, model: Any, ids: list[int], recorder: "Recorder", run: Path, generate: int | None) -> None:
     """Run the model inside of the recording."""
     import torch
 

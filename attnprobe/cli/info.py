@@ -74,7 +74,7 @@ def _lines(path: Path, run: Run, out: Output) -> list[str]:
     lines += [f"sample {sample.id:<2} {_describe(sample, out.width)}" for sample in listed]
     if len(run.samples) > len(listed):
         lines.append(f"... and {len(run.samples) - len(listed):,} more samples (--json lists all)")
-    return [printable(line) for line in lines]
+    return lines
 
 
 def _describe(sample: Sample, width: int) -> str:

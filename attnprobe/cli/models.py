@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from attnprobe.cli.output import out_of_memory
 from attnprobe.errors import AttnprobeError, SelectionError
 
 
@@ -34,6 +35,8 @@ class Named:
         try:
             return factory.from_pretrained(self._where, **options)
         except Exception as error:
+            if out_of_memory(error):
+                raise
             raise AttnprobeError(f"cannot load {self.name}: {self._reason(error)}") from error
 
     def _reason(self, error: Exception) -> str:
@@ -58,9 +61,9 @@ class Named:
             model = self._try(AutoModelForCausalLM, attn_implementation="sdpa").eval()
         try:
             return model.to(torch.device(device))
-        except torch.OutOfMemoryError:
-            raise
         except (RuntimeError, AssertionError) as error:  # torch built without CUDA asserts
+            if out_of_memory(error):
+                raise
             raise SelectionError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}") from error
 
 

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import math
 import sys
 import traceback
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from rich.text import Text
 from attnprobe.errors import AttnprobeError, BudgetError, NotKept, RunExists, SelectionError
 from attnprobe.show.prepare import printable
 
-FAILED, USAGE, WILL_NOT_FIT, INTERRUPTED = 1, 2, 4, 130
+FAILED, USAGE, WILL_NOT_FIT = 1, 2, 4
 
 
 class Output:
@@ -44,12 +45,15 @@ class Output:
         return self.stdout.width
 
     def data(self, record: Any, *lines: str | Text) -> None:
-        """Print data: the record with ``--json``, else the lines."""
+        """Print data: the record with ``--json``, else the lines.
+
+        A plain string is one line, and cannot control the terminal; a `Text` must have been made so already.
+        """
         if self.as_json:
-            click.echo(json.dumps(record, indent=1))
+            click.echo(json.dumps(_finite(record), indent=1, allow_nan=False))
             return
         for line in lines:
-            self.stdout.print(line, soft_wrap=True)
+            self.stdout.print(printable(line) if isinstance(line, str) else line, soft_wrap=True)
 
     def note(self, message: str) -> None:
         """Say what goes on."""
@@ -60,6 +64,15 @@ class Output:
         """Say what only ``--verbose`` tells."""
         if self.verbose:
             self.note(message)
+
+
+def _finite(record: Any) -> Any:
+    """The same with None for numbers that JSON does not have."""
+    if isinstance(record, dict):
+        return {key: _finite(value) for key, value in record.items()}
+    if isinstance(record, list | tuple):
+        return [_finite(value) for value in record]
+    return None if isinstance(record, float) and not math.isfinite(record) else record
 
 
 def _console(stderr: bool) -> Console:
@@ -82,12 +95,9 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
             function(out, **parameters)
         except (click.exceptions.Exit, click.ClickException, BrokenPipeError):
             raise
-        except KeyboardInterrupt:
-            click.echo("interrupted", err=True)
-            sys.exit(INTERRUPTED)
         except Exception as error:
             if verbose:
-                click.echo(traceback.format_exc(), err=True)
+                click.echo("\n".join(map(printable, traceback.format_exc().split("\n"))), err=True)
             click.echo(f"error: {one_line(error)}", err=True)
             sys.exit(exit_code(error))
 
@@ -99,11 +109,20 @@ def one_line(error: Exception) -> str:
     text = " ".join(str(error).split())
     if isinstance(error, AttnprobeError):
         return printable(text)
+    if out_of_memory(error):
+        reason = f" ({text.partition('. ')[0]})" if text else ""
+        return printable(f"out of memory{reason}; take fewer tokens (--max-tokens), or another --device or model")
     return printable(f"{type(error).__name__}: {text} (-v shows where)")
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out: Python's, a device's, or the CPU's as torch says it."""
+    names = {cls.__name__ for cls in type(error).__mro__}
+    return bool(names & {"MemoryError", "OutOfMemoryError"}) or "DefaultCPUAllocator" in str(error)
 
 
 def exit_code(error: Exception) -> int:
     """The exit code of an error."""
-    if isinstance(error, BudgetError | MemoryError) or type(error).__name__ == "OutOfMemoryError":
+    if isinstance(error, BudgetError) or out_of_memory(error):
         return WILL_NOT_FIT
     return USAGE if isinstance(error, SelectionError | NotKept | RunExists) else FAILED

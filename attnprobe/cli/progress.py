@@ -5,7 +5,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.text import Text
 
 from attnprobe.cli.output import Output
@@ -42,7 +51,7 @@ class _Rate(ProgressColumn):
 def recording(out: Output, run: Path, tokens: int, steps: bool) -> Iterator[Callable[[int], None]]:
     """Say that `tokens` are being recorded; gives a function to call with each number of tokens done.
 
-    One forward pass tells nothing before it ends, so without `steps` there is a spinner and no share.
+    One forward pass tells nothing before it ends, so without `steps` there is a spinner, the time and the bytes so far.
     """
     if out.quiet or not out.stderr.is_terminal:
         out.note(f"recording {tokens:,} tokens ...")
@@ -51,6 +60,8 @@ def recording(out: Output, run: Path, tokens: int, steps: bool) -> Iterator[Call
     columns: list[ProgressColumn] = [SpinnerColumn(), TextColumn(f"recording {tokens:,} tokens")]
     if steps:
         columns += [BarColumn(20), TextColumn("{task.completed:,.0f}"), _Rate(run), TimeRemainingColumn()]
+    else:
+        columns += [TimeElapsedColumn(), _Rate(run)]
     with Progress(*columns, console=out.stderr, transient=True) as progress:
         task = progress.add_task("", total=tokens if steps else None)
         yield lambda count: progress.advance(task, count)

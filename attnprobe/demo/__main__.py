@@ -16,9 +16,10 @@ from rich.text import Text
 
 from attnprobe import demo
 from attnprobe.api import record
-from attnprobe.errors import AttnprobeError
-from attnprobe.run import Run
+from attnprobe.errors import AttnprobeError, RunExists, StoreError
+from attnprobe.run import Run, open_run
 from attnprobe.shapes import Float
+from attnprobe.show.prepare import printable
 from attnprobe.show.terminal import WIDEST, has_color, heatmap, row_table
 
 TOKENS = 512
@@ -43,11 +44,12 @@ def main(out: Path) -> None:
     try:
         _demo(console, out)
     except AttnprobeError as error:
-        Console(stderr=True, highlight=False, markup=False).print(f"error: {error}", soft_wrap=True)
+        Console(stderr=True, highlight=False, markup=False).print(f"error: {printable(str(error))}", soft_wrap=True)
         sys.exit(1)
 
 
 def _demo(console: Console, out: Path) -> None:
+    check_target(out)
     from transformers.utils import logging
 
     logging.disable_progress_bar()
@@ -73,6 +75,26 @@ def _demo(console: Console, out: Path) -> None:
         f"{program} --help",
     ):
         console.print(f"  {line}", soft_wrap=True)
+
+
+def check_target(out: Path) -> None:
+    """Refuse a path where there is something that the demo did not make: its run replaces what is there.
+
+    Raises
+    ------
+    RunExists
+        If it is neither free, nor empty, nor a run of the bundled model.
+    """
+    if not (out.exists() or out.is_symlink()) or (out.is_dir() and not any(out.iterdir())):
+        return
+    try:
+        name = open_run(out).manifest.model.get("name")
+    except StoreError:
+        name = None
+    if name != "demo":
+        raise RunExists(
+            f"{out} exists and is not a run of the demo, so it is left as it is; give another path by --out"
+        )
 
 
 def record_text(model: Any, tokenizer: Any, out: Path) -> Run:

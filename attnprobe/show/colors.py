@@ -35,7 +35,13 @@ def levels(values: Float[np.ndarray, "row column"]) -> Float[np.ndarray, "row co
     """Weights to levels between 0 and 1 on a square-root scale, the largest weight being 1.
 
     Linear, all but a few weights of a long row would look like zero: uniform attention over 512 keys is 0.002.
+    What is not finite is NaN.
     """
-    top = float(values.max(initial=0))
-    scaled: np.ndarray = np.sqrt(np.clip(values.astype(np.float64), 0, None) / (top or 1.0))
+    wide = np.where(np.isfinite(values), values, np.nan).astype(np.float64)
+    scaled: np.ndarray = np.sqrt(np.clip(wide, 0, None) / (largest(values) or 1.0))
     return scaled
+
+
+def largest(values: Float[np.ndarray, "..."]) -> float:
+    """The largest finite weight, at least 0."""
+    return float(values.max(initial=0, where=np.isfinite(values)))

@@ -7,6 +7,7 @@ import numpy as np
 
 from attnprobe.errors import AttnprobeError
 from attnprobe.shapes import Float
+from attnprobe.show.colors import largest
 from attnprobe.show.prepare import printable, shrink
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def plot_map(
     large = max(rows, columns) > NAMED
     if ax is None:
         ax = _new_axes(rows, columns, large)
-    top = float(values.max()) or 1.0
+    top = largest(values) or 1.0
     cmap = colormaps["viridis"]
     image = ax.imshow(
         shrink(values.astype(np.float32), *_cells(ax)),

@@ -9,7 +9,7 @@ from rich.style import Style
 from rich.text import Text
 
 from attnprobe.shapes import Float
-from attnprobe.show.colors import levels, viridis
+from attnprobe.show.colors import largest, levels, viridis
 from attnprobe.show.prepare import group_starts, printable, shrink
 
 SHADES = " .:-=+*#%@"
@@ -36,7 +36,7 @@ def heatmap(
     row_positions: Sequence[int] | None = None,
     column_positions: Sequence[int] | None = None,
 ) -> Text:
-    """Draw a map of weights as text, rows downwards, each cell the largest weight that it covers.
+    """Draw a map of weights as text, rows downwards, each cell the largest weight that it covers, ``?`` for a NaN.
 
     Parameters
     ----------
@@ -81,6 +81,9 @@ def _half_blocks(values: Float[np.ndarray, "row column"]) -> list[Text]:
     for top in range(0, len(shade), 2):
         line = Text()
         for column in range(shade.shape[1]):
+            if np.isnan(shade[top : top + 2, column]).any():
+                line.append("?", Style(color="red"))
+                continue
             below = viridis(shade[top + 1, column]) if top + 1 < len(shade) else None
             line.append("▀", Style(color=viridis(shade[top, column]), bgcolor=below))
         lines.append(line)
@@ -90,8 +93,10 @@ def _half_blocks(values: Float[np.ndarray, "row column"]) -> list[Text]:
 def _shades(values: Float[np.ndarray, "row column"]) -> list[Text]:
     """Two rows a line, the larger weight of both. Only zero is blank."""
     pairs = np.maximum.reduceat(values, range(0, len(values), 2), axis=0)
-    index = np.ceil(levels(pairs) * (len(SHADES) - 1)).astype(int)
-    return [Text("".join(SHADES[i] for i in row)) for row in index]
+    shade = levels(pairs)
+    unknown = np.isnan(shade)
+    index = np.where(unknown, len(SHADES), np.ceil(np.where(unknown, 0, shade) * (len(SHADES) - 1))).astype(int)
+    return [Text("".join((SHADES + "?")[i] for i in row)) for row in index]
 
 
 def _column_ticks(positions: Sequence[int]) -> str:
@@ -136,27 +141,29 @@ def row_table(
     positions = range(len(labels)) if positions is None else positions
     shown = list(range(len(labels)))
     if limit is not None and len(shown) > limit:
-        largest = np.argsort(-weights, kind="stable")[:limit].tolist()
-        shown = sorted(i for i in largest if weights[i] > 0 or positions[i] == query)
+        unknown_first = np.where(np.isfinite(weights), -weights, -np.inf)
+        first = np.argsort(unknown_first, kind="stable")[:limit].tolist()
+        shown = sorted(i for i in first if not weights[i] <= 0 or positions[i] == query)
     names = [printable(labels[i]) for i in shown]
     number = max(4, *(len(str(position)) for position in positions))
     widest = max([5, *map(cell_len, names)])
     name = min(widest, max(5, width // 3))
     room = max(1, width - number - name - 14)  # between them: the mark, the weight and spaces
-    top = float(weights.max(initial=0)) or 1.0
+    top = largest(weights) or 1.0
     text = Text(no_wrap=True)
     text.append(f"  {'pos':>{number}}  {'token':<{name}}  weight\n", "dim" if color else "")
     for i, label in zip(shown, names, strict=True):
         weight = float(weights[i])
         mark, style = (">", "bold" if color else "") if positions[i] == query else (" ", "")
         label = clip(label, name, "…" if blocks else "~")
-        text.append(f"{mark} {positions[i]:>{number}}  {set_cell_size(label, name)}  {weight:.4f}", style)
-        if weight > 0:
+        text.append(f"{mark} {positions[i]:>{number}}  {set_cell_size(label, name)}  {weight:6.4f}", style)
+        if 0 < weight < np.inf:
             text.append("  ").append(_bar(weight / top, room, blocks), viridis(weight / top) if color else "")
         text.append("\n")
     rest = len(labels) - len(shown)
     if rest:
-        left = float(weights.sum(dtype=np.float64)) - float(weights[shown].sum(dtype=np.float64))
+        finite = np.where(np.isfinite(weights), weights, 0).astype(np.float64)
+        left = float(finite.sum()) - float(finite[shown].sum())
         text.append(
             f"  {rest:,} smaller weights, {max(0.0, left):.4f} in all, are not listed\n", "dim" if color else ""
         )

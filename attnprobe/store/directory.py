@@ -27,6 +27,7 @@ from attnprobe.store.base import FORMAT, Manifest
 from attnprobe.store.join import RowJoiner
 from attnprobe.store.journal import append_line
 from attnprobe.store.shard import ShardWriter, sync_directory
+from attnprobe.store.validate import open_plain
 
 GROUP = 32 << 20  # small samples are listed together once this many bytes wait
 
@@ -37,11 +38,11 @@ class DirectoryWriter:
     Parameters
     ----------
     path
-        The run directory; it must not exist, or hold a run and `overwrite` be set.
+        The run directory; it must not exist, or be empty, or hold a run and `overwrite` be set.
     manifest
         What the run is of.
     overwrite
-        Replace a run that is there.
+        Replace a run that is there. It is moved aside at once, and deleted when the new one lists its first samples.
     held
         Bytes of small blocks that may wait to be joined.
 
@@ -54,7 +55,10 @@ class DirectoryWriter:
     """
 
     def __init__(self, path: Path, manifest: Manifest, overwrite: bool = False, held: int = 16 << 20) -> None:
+        path = path.resolve() if path.name == ".." else path.absolute()  # os.chdir must not move it
         self.path = path
+        self._replaced: Path | None = None  # where the old run lies
+        self._made: list[Path] = []
         self._writer = secrets.token_hex(4)
         self._shards = 0
         self._shard: ShardWriter | None = None
@@ -67,29 +71,68 @@ class DirectoryWriter:
         self._done = False
         self._waiting = 0
         self._joiner = RowJoiner(self._put, held)
-        made = False
         try:
-            _make_room(path, overwrite)
-            path.mkdir(parents=True)
-            made = True
-            (path / "shards").mkdir()
-            (path / "journal").mkdir()
+            self._make_room(overwrite)
+            for name in ("shards", "journal"):
+                (path / name).mkdir()
+                self._made.append(path / name)
             text = json.dumps(asdict(manifest), indent=1) + "\n"
             partial = path / "manifest.json.partial"
+            self._made += [partial, path / "manifest.json"]
             with partial.open("w", encoding="utf-8") as file:
                 file.write(text)
                 file.flush()
                 os.fsync(file.fileno())
             partial.rename(path / "manifest.json")
             sync_directory(path)
-        except RunExists:
-            raise
-        except OSError as error:
-            if made:
-                shutil.rmtree(path, ignore_errors=True)
+        except BaseException as error:
+            self._undo()
+            if not isinstance(error, OSError) or isinstance(error, RunExists):
+                raise
             raise StoreError(
                 f"cannot write the run {path}: {error.strerror}; free space there, or choose another directory"
             ) from error
+
+    def _make_room(self, overwrite: bool) -> None:
+        path = self.path
+        if path.is_dir() and not any(path.iterdir()):
+            return  # used as it is: it may be a mount point, or where the process stands
+        if path.exists() or path.is_symlink():
+            if not overwrite:
+                raise RunExists(f"{path} exists already; choose another path, or pass overwrite=True (--overwrite)")
+            if not is_run(path):
+                raise RunExists(
+                    f"{path} exists and is not a run of attnprobe, so it is not overwritten; choose another path"
+                )
+            aside = path.with_name(f".{path.name}.{self._writer}.replaced")
+            path.rename(aside)
+            self._replaced = aside
+        path.mkdir(parents=True)
+        self._made.append(path)
+
+    def _undo(self) -> None:
+        """Take away what was made, and put back what was replaced."""
+        for made in reversed(self._made):
+            if made.is_dir():
+                shutil.rmtree(made, ignore_errors=True)
+            else:
+                made.unlink(missing_ok=True)
+        self._made = []
+        if self._replaced is not None:
+            try:
+                self._replaced.rename(self.path)
+            except OSError as error:
+                raise StoreError(
+                    f"the run that was to be replaced could not be put back ({error.strerror}); it is whole, as "
+                    f"{self._replaced}: rename it to {self.path}"
+                ) from error
+            self._replaced = None
+
+    def drop_replaced(self) -> None:
+        """Delete the run that this one replaces, for good; listing the first samples does it too."""
+        if self._replaced is not None:
+            shutil.rmtree(self._replaced, ignore_errors=True)
+            self._replaced = None
 
     @contextmanager
     def _taking(self, sample: int) -> Iterator[None]:
@@ -221,6 +264,7 @@ class DirectoryWriter:
                     "samples that are not listed"
                 ) from error
             self._closed = []
+            self.drop_replaced()
         self._committed = []
         if problem is not None:
             raise problem
@@ -240,22 +284,9 @@ class DirectoryWriter:
                 self._shard = None
 
     def remove_if_empty(self) -> None:
-        """Take the directory of a failed recording away if it lists nothing: it would be in the next one's way."""
-        if self._done and not any((self.path / "journal").glob("*")):
-            shutil.rmtree(self.path)
-
-
-def _make_room(path: Path, overwrite: bool) -> None:
-    if not path.exists() and not path.is_symlink():
-        return
-    if path.is_dir() and not any(path.iterdir()):
-        path.rmdir()  # made anew, so that a failure can take it away again
-        return
-    if not overwrite:
-        raise RunExists(f"{path} exists already; choose another path, or pass overwrite=True (--overwrite)")
-    if not is_run(path):
-        raise RunExists(f"{path} exists and is not a run of attnprobe, so it is not overwritten; choose another path")
-    shutil.rmtree(path)
+        """Where a recording failed and lists nothing: take its directory away, and put back the run it replaced."""
+        if self._done and not any(file.stat().st_size for file in (self.path / "journal").glob("*")):
+            self._undo()
 
 
 def is_run(path: Path) -> bool:
@@ -266,8 +297,9 @@ def is_run(path: Path) -> bool:
     if not all(known.fullmatch(entry.name) for entry in path.iterdir()):
         return False
     try:
-        manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        with open_plain(path / "manifest.json") as file:
+            manifest = json.load(file)
+    except (OSError, ValueError, RecursionError, StoreError):
         return False
     return isinstance(manifest, dict) and {"format", "sites", "keep"} <= manifest.keys()
 

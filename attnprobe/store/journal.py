@@ -7,6 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from attnprobe.errors import CorruptRun
+from attnprobe.store.validate import open_plain
+
 
 def append_line(path: Path, record: dict[str, Any]) -> None:
     """Append a record and make it durable; where that fails, nothing of it stays to spoil what comes after."""
@@ -27,16 +30,26 @@ def append_line(path: Path, record: dict[str, Any]) -> None:
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The records up to the first damaged line; a torn last line was never vouched for."""
-    with path.open("rb") as file:
-        for line in file:
+    """The records of a journal; a last line without its end was never vouched for, and is not there.
+
+    Raises
+    ------
+    CorruptRun
+        If a whole line is damaged.
+    """
+    with open_plain(path) as file:
+        for number, line in enumerate(file, 1):
+            if not line.endswith(b"\n"):
+                return
+            text = line[9:-1]
             try:
-                checksum, text = int(line[:8], 16), line[9:-1]
-                if not line.endswith(b"\n") or checksum != zlib.crc32(text):
-                    return
+                if line[:9] != b"%08x " % zlib.crc32(text):
+                    raise ValueError("its checksum does not fit")
                 record = json.loads(text)
-            except (ValueError, RecursionError):
-                return
-            if not isinstance(record, dict):
-                return
+                if not isinstance(record, dict):
+                    raise ValueError("it holds no record")
+            except (ValueError, RecursionError) as error:
+                raise CorruptRun(
+                    f"{path}, line {number} is damaged ({error}); restore the file, or record again"
+                ) from error
             yield record

@@ -13,10 +13,11 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from attnprobe.errors import CorruptRun, StoreError
-from attnprobe.fields import DTYPES, Field, Piece, Sample, Site, TokenSequence, decode_rows
+from attnprobe.fields import DTYPES, Field, Piece, Sample, TokenSequence, decode_rows
 from attnprobe.shapes import Float, Int
 from attnprobe.store.base import FORMAT, Manifest
 from attnprobe.store.journal import read_lines
+from attnprobe.store.validate import NUMBER, PARTS, STORED, Records, check_directory, make_manifest, open_plain
 
 _FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}\.safetensors")
 OPEN_FILES = 16
@@ -35,36 +36,55 @@ class DirectoryReader:
     """
 
     def __init__(self, path: Path) -> None:
+        path = path.absolute()  # os.chdir must not move it
         self.path = path
         self._manifest = read_manifest(path)
         self._sites = {site.key: site for site in self._manifest.sites}
         self._records: dict[int, dict[str, Any]] = {}
-        self._shards: set[str] = set()
+        self._shards: dict[str, int] = {}
+        self._checker = Records(path, self._sites, self._shards)
+        self._checked: set[int] = set()
         self._files: OrderedDict[tuple[str, str], Any] = OrderedDict()
         self._fields: OrderedDict[int, Mapping[Field, Sequence[Piece]]] = OrderedDict()
         self._nbytes: int | None = None
+        for name in ("shards", "journal"):
+            check_directory(path / name)
         for journal in sorted((path / "journal").glob("*.jsonl")):
-            for line in read_lines(journal):
-                self._take(journal, line)
+            try:
+                for line in read_lines(journal):
+                    self._take(journal, line)
+            except OSError as error:
+                raise CorruptRun(f"{journal} cannot be read: {error}; restore it, or record again") from error
 
     def _take(self, journal: Path, line: Mapping[str, Any]) -> None:
         try:
             for shard in line["shards"]:
                 self._check(shard["file"], shard["size"])
             for record in line["samples"]:
-                self._records[record["index"]] = record
+                index = record["index"]
+                if type(index) is not int or not 0 <= index <= NUMBER:
+                    raise TypeError(f"index {index!r}")
+                self._records[index] = record
         except (KeyError, TypeError) as error:
             raise CorruptRun(f"{journal}: a record makes no sense ({error!r}); restore it, or record again") from error
 
     def _check(self, name: object, size: object) -> None:
-        if not isinstance(name, str) or not isinstance(size, int) or not _FILE.fullmatch(name):
+        if not isinstance(name, str) or type(size) is not int or not _FILE.fullmatch(name):
             raise CorruptRun(f"{self.path}: the journal names {name!r}, which is no name of a shard")
         file = self.path / "shards" / name
         if file.is_symlink() or not file.is_file():
             raise CorruptRun(f"{file} is listed and not there; restore it, or record again")
         if file.stat().st_size != size:
             raise CorruptRun(f"{file} has {file.stat().st_size:,} bytes and should have {size:,}; restore it")
-        self._shards.add(name)
+        self._shards[name] = size
+
+    def _record(self, index: int) -> dict[str, Any]:
+        """The record of a sample, checked when it is first asked for."""
+        record = self._records[index]
+        if index not in self._checked:
+            self._checker.check(index, record)
+            self._checked.add(index)
+        return record
 
     @property
     def manifest(self) -> Manifest:
@@ -85,15 +105,12 @@ class DirectoryReader:
     def nbytes(self) -> int:
         """Bytes of all listed values."""
         if self._nbytes is None:
-            try:
-                self._nbytes = sum(
-                    DTYPES[field["dtype"]] * math.prod(block["shape"])
-                    for record in self._records.values()
-                    for field in record["fields"]
-                    for block in field["blocks"]
-                )
-            except (KeyError, TypeError) as error:
-                raise CorruptRun(f"{self.path}: a record of a sample makes no sense ({error!r})") from error
+            self._nbytes = sum(
+                DTYPES[field["dtype"]] * math.prod(block["shape"])
+                for index in self._records
+                for field in self._record(index)["fields"]
+                for block in field["blocks"]
+            )
         return self._nbytes
 
     def fields(self, sample: int) -> Mapping[Field, Sequence[Piece]]:
@@ -107,10 +124,7 @@ class DirectoryReader:
         if sample not in self._records:
             return {}
         if sample not in self._fields:
-            try:
-                self._fields[sample] = self._decode(sample)
-            except (KeyError, TypeError, ValueError) as error:
-                raise CorruptRun(f"{self.path}: the record of sample {sample} makes no sense ({error!r})") from error
+            self._fields[sample] = self._decode(sample)
             if len(self._fields) > DECODED:
                 self._fields.popitem(last=False)
         self._fields.move_to_end(sample)
@@ -118,7 +132,7 @@ class DirectoryReader:
 
     def _decode(self, sample: int) -> Mapping[Field, Sequence[Piece]]:
         found: dict[Field, list[Piece]] = {}
-        for record in self._records[sample]["fields"]:
+        for record in self._record(sample)["fields"]:
             heads = tuple(decode_rows(record["heads"]))
             site = self._sites[record["site"]]
             field = Field(sample, site, record["group"], heads, record["dtype"], record["what"])
@@ -141,7 +155,14 @@ class DirectoryReader:
         file, name = piece.place
         framework = "pt" if field.dtype == "bfloat16" else "numpy"
         try:
-            part = self._open(file, framework).get_slice(name)[heads, rows, columns]
+            stored = self._open(file, framework).get_slice(name)
+            is_there = stored.get_dtype(), tuple(stored.get_shape())
+            if is_there != (STORED[field.dtype], piece.shape):
+                raise CorruptRun(
+                    f"{self.path / 'shards' / file}, tensor {name} is {is_there[0]} {is_there[1]}, and the journal has "
+                    f"{STORED[field.dtype]} {piece.shape}; restore it, or record again"
+                )
+            part = stored[heads, rows, columns]
         except SafetensorError as error:
             raise CorruptRun(f"{self.path / 'shards' / file}, tensor {name}: {error}") from error
         array: np.ndarray = part.float().numpy() if framework == "pt" else part
@@ -149,16 +170,32 @@ class DirectoryReader:
 
     def sample(self, index: int) -> Sample:
         """One sample; of its sequences only the lengths are read before they are asked for more."""
-        record = self._records[index]
+        record = self._record(index)
         sequences = {name: _StoredSequence(self._load, data) for name, data in record["sequences"].items()}
         return Sample(index, record["id"], sequences, record["prompt_length"])
 
-    def _load(self, place: Mapping[str, str]) -> Any:
+    def _load(self, part: str, sequence: Mapping[str, Any]) -> Any:
+        """Ids, positions or strings of a sequence."""
+        file, name = sequence[part]["file"], sequence[part]["tensor"]
+        length, problem = sequence["length"], ""
         try:
-            data = self._open(place["file"], "numpy").get_tensor(place["tensor"])
-        except SafetensorError as error:
-            raise CorruptRun(f"{self.path / 'shards' / place['file']}, {place['tensor']}: {error}") from error
-        return tuple(json.loads(data.tobytes())) if data.dtype == np.uint8 else data
+            stored = self._open(file, "numpy").get_slice(name)
+            dtype, shape = stored.get_dtype(), stored.get_shape()
+            if dtype != PARTS[part] or len(shape) != 1 or (dtype == "I64" and shape[0] != length):
+                problem = f"is {dtype} {shape}"
+            elif dtype == "I64":
+                return stored[:]
+            else:
+                strings = json.loads(stored[:].tobytes())
+                if isinstance(strings, list) and len(strings) == length and all(isinstance(s, str) for s in strings):
+                    return tuple(strings)
+                problem = "is another list"
+        except (SafetensorError, ValueError, RecursionError) as error:
+            problem = f"cannot be read: {error}"
+        raise CorruptRun(
+            f"{self.path / 'shards' / file}, tensor {name}, which should hold {part} of {length} tokens, {problem}; "
+            "restore it, or record again"
+        )
 
     def _open(self, name: str, framework: str) -> Any:
         if name not in self._shards:
@@ -178,13 +215,13 @@ class DirectoryReader:
 class _StoredSequence(TokenSequence):
     """A sequence whose ids and strings are read from the run when they are asked for."""
 
-    def __init__(self, load: Callable[[Mapping[str, str]], Any], record: Mapping[str, Any]) -> None:
+    def __init__(self, load: Callable[[str, Mapping[str, Any]], Any], record: Mapping[str, Any]) -> None:
         object.__setattr__(self, "length", record["length"])
         object.__setattr__(self, "_parts", (load, record))
 
     def _part(self, name: str) -> Any:
         load, record = self.__dict__["_parts"]
-        return load(record[name]) if name in record else None
+        return load(name, record) if name in record else None
 
     @cached_property
     def ids(self) -> Int[np.ndarray, " length"] | None:
@@ -236,19 +273,17 @@ def read_manifest(path: Path) -> Manifest:
         If there is no run, or its format is not read by this version.
     """
     try:
-        record = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
+        with open_plain(path / "manifest.json") as file:
+            record = json.load(file)
     except (FileNotFoundError, NotADirectoryError):
         raise StoreError(f"there is no run at {path} (no manifest.json); check the path") from None
     except (OSError, ValueError, RecursionError) as error:
         raise CorruptRun(f"{path / 'manifest.json'} cannot be read: {error}") from error
     version = record.get("format") if isinstance(record, dict) else None
-    if isinstance(version, int) and version > FORMAT:
+    if type(version) is int and version > FORMAT:
         raise StoreError(
             f"{path} has format {version}, which a newer attnprobe wrote; this one reads {FORMAT}: upgrade attnprobe"
         )
-    if version != FORMAT:
+    if type(version) is not int or version != FORMAT:
         raise StoreError(f"{path} has format {version!r}, and this version of attnprobe reads {FORMAT}")
-    try:
-        return Manifest(**{**record, "sites": tuple(Site(**site) for site in record["sites"])})
-    except (KeyError, TypeError) as error:
-        raise CorruptRun(f"{path / 'manifest.json'} is not a manifest: {error}") from error
+    return make_manifest(path / "manifest.json", record)
