@@ -33,6 +33,7 @@ def load(directory: Path | None = None) -> tuple[Any, Any]:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
+    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token  # batches pad, as with GPT-2's own tokenizer
     model = AutoModelForCausalLM.from_pretrained(
         directory, dtype=torch.float32, attn_implementation="sdpa", local_files_only=True
     )
