@@ -75,7 +75,8 @@ class Recorder:
         else:
             self._store = DirectoryWriter(self._to, manifest, self._overwrite, self._budget // 4)
         with ExitStack() as undo:
-            undo.callback(self._close_store, failed=True)
+            undo.callback(self._settle, failed=True)
+            undo.callback(self._store.close)
             self._observer = Observer(
                 self._anatomy,
                 self._kept,
@@ -112,10 +113,10 @@ class Recorder:
                 raise
             error.add_note(f"attnprobe, while closing the recording: {late}")
         finally:
-            self._close_store(failed)
+            self._settle(failed)
 
-    def _close_store(self, failed: bool) -> None:
-        self._store.close()
+    def _settle(self, failed: bool) -> None:
+        """Tidy the directory once the store is closed: an empty failure goes, and so does a run that was replaced."""
         if isinstance(self._store, DirectoryWriter):
             if failed:
                 self._store.remove_if_empty()

@@ -245,11 +245,4 @@ SCENARIOS: dict[str, Callable[[Any], None]] = {
 }
 
 
-def check_models() -> None:
-    """Every scenario."""
-    model = models.gpt2()
-    for scenario in SCENARIOS.values():
-        scenario(model)
-
-
-__all__ = ["SCENARIOS", "TOLERANCE", "assert_exact", "assert_same", "calls", "check_calls", "check_models", "replace"]
+__all__ = ["SCENARIOS", "TOLERANCE", "assert_exact", "assert_same", "calls", "check_calls", "replace"]
