@@ -17,7 +17,7 @@ from attnprobe.errors import (
     UnsupportedModel,
 )
 from attnprobe.head import Head
-from attnprobe.keep import Weights
+from attnprobe.keep import Measures, TopK, Weights
 from attnprobe.run import Run, SampleRun
 from attnprobe.run import open_run as open
 from attnprobe.version import VERSION
@@ -34,6 +34,7 @@ __all__ = [
     "BudgetError",
     "CorruptRun",
     "Head",
+    "Measures",
     "NotKept",
     "NothingRecorded",
     "Recorder",
@@ -43,6 +44,7 @@ __all__ = [
     "SelectionError",
     "StoreError",
     "TokenError",
+    "TopK",
     "UnsupportedCall",
     "UnsupportedModel",
     "Weights",

@@ -7,7 +7,8 @@ from typing import Any
 from torch import nn
 
 from attnprobe.errors import SelectionError
-from attnprobe.keep import Weights
+from attnprobe.keep import Item, Measures, Weights
+from attnprobe.measures import Measure
 from attnprobe.recorder import Recorder
 from attnprobe.selection import HeadsLike, IndexLike
 
@@ -17,7 +18,7 @@ def record(
     tokenizer: Any = None,
     *,
     to: str | Path | None = None,
-    keep: Sequence[Weights] | Weights | None = None,
+    keep: Sequence[Item] | Item | None = None,
     layers: HeadsLike = "all",
     heads: HeadsLike = "all",
     queries: IndexLike = "all",
@@ -25,6 +26,7 @@ def record(
     generated: str = "all",
     kind: str = "all",
     dtype: Any = "float32",
+    measures: str | Measure | Sequence[str | Measure] | None = None,
     engine: str = "auto",
     budget: int | str = "256 MiB",
     overwrite: bool = False,
@@ -45,9 +47,11 @@ def record(
     to
         A directory to stream the run to; in memory if None.
     keep
-        What to keep, one `Weights` or several; or use the keywords below, which are short for one.
+        What to keep: `Weights`, `TopK`, `Measures`, one or several; or use the keywords below, short for one.
     layers, heads, queries, keys, generated, kind, dtype
         See `Weights`.
+    measures
+        Keep these measures and no weights, as in ``measures="default"``; see `Measures`.
     engine
         ``"auto"``, ``"torch"`` (row blocks) or ``"dense"`` (the definition in float64, for tests).
     budget
@@ -83,19 +87,27 @@ def record(
         "kind": kind,
         "dtype": dtype,
     }
+    if measures is not None:
+        words["names"] = measures
+    kind_of_item = Weights if measures is None else Measures
+    spare = [name for name, value in words.items() if name == "names" or value != getattr(Weights(), name)]
     if keep is None:
-        items = [Weights(**words)]
-    else:
-        spare = [name for name, value in words.items() if value != getattr(Weights(), name)]
-        if spare:
+        foreign = [name for name in spare if name not in kind_of_item.__dataclass_fields__]
+        if foreign:
             raise SelectionError(
-                f"{', '.join(spare)} beside keep= has no meaning; put it into the Weights(...) of keep"
+                f"{', '.join(foreign)} beside measures= has no meaning, since no weights are kept; to keep both, write "
+                "keep=[Weights(...), Measures(...)]"
             )
-        items = [keep] if isinstance(keep, Weights) else list(keep)
+        items: list[Item] = [kind_of_item(**{name: value for name, value in words.items() if name in spare})]
+    else:
+        if spare:
+            given = ", ".join(spare).replace("names", "measures")
+            raise SelectionError(f"{given} beside keep= has no meaning; put it into the Weights(...) of keep")
+        items = [keep] if isinstance(keep, Item) else list(keep)
         if not items:
             raise SelectionError("keep is empty: nothing would be recorded; write keep=[Weights(...)]")
-        wrong = next((item for item in items if not isinstance(item, Weights)), None)
+        wrong = next((item for item in items if not isinstance(item, Item)), None)
         if wrong is not None:
-            raise SelectionError(f"keep holds {wrong!r}; write keep=[Weights(...)]")
+            raise SelectionError(f"keep holds {wrong!r}; write keep=[Weights(...), TopK(...), Measures(...)]")
     path = None if to is None else Path(to).absolute()  # a later change of directory does not move the run
     return Recorder(model, tokenizer, items, path, engine, budget, overwrite, text, threads)

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from attnprobe.errors import UnsupportedCall
-from attnprobe.fields import Block
+from attnprobe.fields import Block, Rows
 from attnprobe.shapes import Bool, Float, Int
 
 OUTSIDE = 1e-6  # weight on columns that are not of the sample, above which the call was misread
@@ -41,10 +41,10 @@ def cut(
     rows = np.flatnonzero(wanted & (positions >= 0))
     if not len(rows):
         return None
-    part = weights[:, _index(rows)]
+    part = weights[:, index_of(rows)]
     inside = columns >= 0
     if not inside.all():
-        stray = part[:, :, _index(np.flatnonzero(~inside))]
+        stray = part[:, :, index_of(np.flatnonzero(~inside))]
         if stray.numel() and float(stray.max()) > OUTSIDE:
             raise UnsupportedCall(
                 f"a row attends with weight {float(stray.max()):.3g} to a column that is padding or unused; the mask "
@@ -55,16 +55,20 @@ def cut(
         kept = kept[columns[kept] < keys.stop]
     # Columns behind the last row's own one are empty under a causal rule, and then not worth keeping.
     late = kept[columns[kept] > positions[rows[-1]]]
-    if len(late) and not part[:, :, _index(late)].any():
+    if len(late) and not part[:, :, index_of(late)].any():
         kept = kept[: len(kept) - len(late)]
     start = int(columns[kept[0]]) if len(kept) else 0
-    values = part[:, :, _index(kept)].to(dtype).contiguous()
-    numbers = tuple(positions[rows].tolist())
-    contiguous = numbers[-1] - numbers[0] + 1 == len(numbers)
-    return Block(heads, range(numbers[0], numbers[-1] + 1) if contiguous else numbers, start, values)
+    values = part[:, :, index_of(kept)].to(dtype).contiguous()
+    return Block(heads, as_runs(positions[rows]), start, values)
 
 
-def _index(ascending: Int[np.ndarray, " n"]) -> slice | Int[Tensor, " n"]:
+def as_runs(ascending: Int[np.ndarray, " n"]) -> Rows:
+    """Positions as a range where they have no gap."""
+    first, last = int(ascending[0]), int(ascending[-1])
+    return range(first, last + 1) if last - first + 1 == len(ascending) else tuple(ascending.tolist())
+
+
+def index_of(ascending: Int[np.ndarray, " n"]) -> slice | Int[Tensor, " n"]:
     """Index of these numbers, as a slice (a view, no copy) where they have no gap."""
     if len(ascending) and ascending[-1] - ascending[0] + 1 == len(ascending):
         return slice(int(ascending[0]), int(ascending[-1]) + 1)

@@ -13,8 +13,10 @@ if TYPE_CHECKING:  # reading a run takes no torch
 
 Rows = range | tuple[int, ...]
 
-# What weights may be stored in, and bytes of one value.
-DTYPES = {"float32": 4, "float16": 2, "bfloat16": 2}
+# What values may be stored in, and bytes of one; `WEIGHT_DTYPES` are those that weights may be stored in.
+DTYPES = {"float32": 4, "float16": 2, "bfloat16": 2, "int32": 4}
+WEIGHT_DTYPES = ("float32", "float16", "bfloat16")
+MAP = ("query", "key")
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Field:
-    """One kept array of one sample at one site.
+    """One kept array of one sample at one site: ``[head, *axes]``.
 
     Attributes
     ----------
@@ -101,9 +103,13 @@ class Field:
     heads
         The kept heads, ascending.
     dtype
-        ``"float32"``, ``"float16"`` or ``"bfloat16"``.
+        ``"float32"``, ``"float16"``, ``"bfloat16"`` or ``"int32"``.
     what
-        What the values are: ``"weights"``.
+        What the values are: ``"weights"``, ``"top"`` (the largest ones; their columns are ``"top_keys"``, the mass of
+        the others ``"top_rest"``), or the name of a measure.
+    axes
+        At most two: ``query``, ``key``, ``rank``, ``statistic``, ``distance``, ``query_cell``, ``key_cell``. Blocks
+        have always three: an axis that is absent has length one, the second before the first.
     """
 
     sample: int
@@ -112,6 +118,7 @@ class Field:
     heads: tuple[int, ...]
     dtype: str = "float32"
     what: str = "weights"
+    axes: tuple[str, ...] = MAP
 
     @property
     def name(self) -> str:
@@ -130,11 +137,11 @@ class Block:
     heads
         The heads, of the field's.
     rows
-        Positions of the rows in the sample, ascending.
+        Positions on the field's first axis, ascending: of a map, its rows' in the sample.
     start
         Position of the first column. Columns outside of the block are zero.
     values
-        ``[head, query, key]`` on the CPU, in the field's dtype.
+        ``[head, query, key]``, or what the field's axes are, on the CPU, in the field's dtype.
     """
 
     heads: tuple[int, ...]

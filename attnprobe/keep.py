@@ -1,11 +1,18 @@
-"""What is kept of a selection. A recording keeps one or several of these."""
+"""What is kept of a selection: `Weights`, `TopK`, `Measures`. A recording keeps one or several of these."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from operator import index
+from typing import TYPE_CHECKING, Any
 
 from attnprobe.errors import SelectionError
-from attnprobe.fields import DTYPES, Site
+from attnprobe.fields import WEIGHT_DTYPES, Site
 from attnprobe.selection import HeadsLike, IndexLike, Selection
+
+if TYPE_CHECKING:  # measures need torch, which takes seconds to import
+    from attnprobe.measures import Chosen, Measure
+
+LARGEST_K = 4096
 
 
 @dataclass(frozen=True)
@@ -43,9 +50,7 @@ class Weights:
 
     def __post_init__(self) -> None:
         """Validate at once, before any model is there; ``torch.float16`` is as good as ``"float16"``."""
-        object.__setattr__(self, "dtype", str(self.dtype).removeprefix("torch."))
-        if self.dtype not in DTYPES:
-            raise SelectionError(f"dtype={self.dtype!r}: write one of {', '.join(DTYPES)}")
+        object.__setattr__(self, "dtype", _checked_dtype(self.dtype))
         _ = self.selection
 
     @property
@@ -53,30 +58,134 @@ class Weights:
         """The parsed selection."""
         return Selection.parse(self.layers, self.heads, self.queries, self.keys, self.generated, self.kind)
 
+    def describe(self) -> dict[str, Any]:
+        """In plain words, for a manifest."""
+        return {"what": "weights", "dtype": self.dtype}
+
+
+@dataclass(frozen=True)
+class TopK:
+    """Keep the `k` largest weights of every row, where they are, and the mass of the others.
+
+    Parameters
+    ----------
+    layers, heads, queries, keys, generated, kind, dtype
+        As in `Weights`; of a range of `keys`, the largest weights inside of it.
+    k
+        How many a row, largest first; of equal weights the one at the lowest position comes first.
+
+    Raises
+    ------
+    SelectionError
+        If a word has no valid form, or `k` is no number from 1 to 4096.
+    """
+
+    layers: HeadsLike = "all"
+    k: int = 8
+    heads: HeadsLike = "all"
+    queries: IndexLike = "all"
+    keys: IndexLike = "all"
+    generated: str = "all"
+    kind: str = "all"
+    dtype: Any = "float32"
+
+    def __post_init__(self) -> None:
+        """Validate at once, before any model is there."""
+        object.__setattr__(self, "dtype", _checked_dtype(self.dtype))
+        if isinstance(self.k, bool) or not hasattr(self.k, "__index__") or not 1 <= index(self.k) <= LARGEST_K:
+            raise SelectionError(f"k={self.k!r}: keep 1 to {LARGEST_K} weights a row, as in TopK('all', k=8)")
+        object.__setattr__(self, "k", index(self.k))
+        _ = self.selection
+
+    @property
+    def selection(self) -> Selection:
+        """The parsed selection."""
+        return Selection.parse(self.layers, self.heads, self.queries, self.keys, self.generated, self.kind)
+
+    def describe(self) -> dict[str, Any]:
+        """In plain words, for a manifest."""
+        return {"what": "topk", "k": self.k, "dtype": self.dtype}
+
+
+@dataclass(frozen=True)
+class Measures:
+    """Keep statistics instead of weights: memory that grows with the length, not with its square.
+
+    Parameters
+    ----------
+    layers, heads, queries, generated, kind
+        As in `Weights`: which rows are measured. A row is always measured over all of its columns.
+    names
+        ``"default"``, ``"means"``, ``"all"``, one name or a list of them (``"entropy"``, ``"first_mass(4)"``,
+        ``"entropy.mean"``), or measures of your own (docs/measures.md).
+
+    Raises
+    ------
+    SelectionError
+        If a word has no valid form, or a measure is unknown.
+    """
+
+    layers: HeadsLike = "all"
+    names: "str | Measure | Sequence[str | Measure]" = "default"
+    heads: HeadsLike = "all"
+    queries: IndexLike = "all"
+    generated: str = "all"
+    kind: str = "all"
+
+    def __post_init__(self) -> None:
+        """Validate at once, before any model is there."""
+        _ = self.selection, self.chosen
+
+    @property
+    def selection(self) -> Selection:
+        """The parsed selection."""
+        return Selection.parse(self.layers, self.heads, self.queries, "all", self.generated, self.kind)
+
+    @property
+    def chosen(self) -> "tuple[Chosen, ...]":
+        """The measures that the names mean, each once."""
+        from attnprobe.measures import choose
+
+        return choose(self.names)
+
+    def describe(self) -> dict[str, Any]:
+        """In plain words, for a manifest."""
+        return {"what": "measures", "measures": [one.describe() for one in self.chosen]}
+
+
+Item = Weights | TopK | Measures
+
+
+def _checked_dtype(dtype: Any) -> str:
+    name = str(dtype).removeprefix("torch.")
+    if name not in WEIGHT_DTYPES:
+        raise SelectionError(f"dtype={name!r}: write one of {', '.join(WEIGHT_DTYPES)}")
+    return name
+
 
 @dataclass(frozen=True)
 class Kept:
     """One `keep` item, resolved against a model: the heads of each site, by the site's number."""
 
     group: int
+    item: Item
     selection: Selection
-    dtype: str
     heads: dict[int, tuple[int, ...]]
 
     def describe(self) -> dict[str, object]:
         """In plain words, for a manifest."""
-        return {"what": "weights", "dtype": self.dtype, **self.selection.describe()}
+        return {**self.item.describe(), **self.selection.describe()}
 
 
-def resolve(keep: Weights, group: int, sites: tuple[Site, ...]) -> Kept:
+def resolve(item: Item, group: int, sites: tuple[Site, ...]) -> Kept:
     """Resolve an item against a model's sites.
 
     Raises
     ------
     SelectionError
-        If a layer or head is out of range, or nothing is selected.
+        If a layer or head is out of range, nothing is selected, or a measure has no meaning at a selected site.
     """
-    selection = keep.selection
+    selection = item.selection
     heads: dict[int, tuple[int, ...]] = {}
     for number, site in enumerate(sites):
         if selection.kind not in ("all", site.kind):
@@ -91,4 +200,12 @@ def resolve(keep: Weights, group: int, sites: tuple[Site, ...]) -> Kept:
             f"nothing is selected: {selection.describe()} of a model with {', '.join(kinds)} attention in "
             f"{1 + max(s.layer for s in sites)} layers"
         )
-    return Kept(group, selection, keep.dtype, heads)
+    if isinstance(item, Measures):
+        for one in item.chosen:
+            without = next((sites[number] for number in heads if not one.fits(sites[number])), None)
+            if one.asked and without is not None:
+                raise SelectionError(
+                    f"the measure {one.name} compares positions or tokens of one sequence, and the rows and columns of "
+                    f'{without.label} are of two; leave it out, or select kind="self"'
+                )
+    return Kept(group, item, selection, heads)

@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import torch
 
 from attnprobe import caching
 from attnprobe.errors import UnsupportedCall
 from attnprobe.fields import Rows
+from attnprobe.measures import Tokens
 from attnprobe.samples import Growing
 from attnprobe.selection import Selection
 from attnprobe.shapes import Bool, Int, Shaped
@@ -52,6 +54,7 @@ class Forward:
     opening: bool
     generation: Generation | None = None
     landed: bool = False
+    _tokens: dict[tuple[int, torch.device], Tokens | None] = field(default_factory=dict)
 
     def land(
         self,
@@ -154,6 +157,15 @@ class Forward:
     def positions(self, b: int) -> Int[np.ndarray, " query"]:
         """Position in its sample of each row of the call, -1 for padding."""
         return self.lineage.samples[b].place[self.start : self.start + self.count]
+
+    def tokens(self, b: int, device: torch.device) -> Tokens | None:
+        """Token ids of a sample so far, on a device; None where it has none. The copies must have landed."""
+        key = b, device
+        if key not in self._tokens:
+            sample = self.lineage.samples[b]
+            ids = torch.from_numpy(np.concatenate(sample.ids)) if sample.with_ids else None
+            self._tokens[key] = None if ids is None else Tokens(ids.to(device))
+        return self._tokens[key]
 
     def rows(self, selection: Selection) -> Rows:
         """The rows of the call that any sample's selection wants. The copies must have landed.

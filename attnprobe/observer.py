@@ -1,24 +1,25 @@
 """The state of one recording: what the hooks tell, and what becomes of it."""
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from attnprobe.arguments import ForwardInputs, read_cache, read_inputs
 from attnprobe.call import Rows, registry_call
 from attnprobe.copies import Copies
 from attnprobe.engines import Engine
-from attnprobe.errors import AttnprobeError, NothingRecorded, SelectionError, UnsupportedCall, UnsupportedModel
-from attnprobe.fields import Field
+from attnprobe.errors import AttnprobeError, SelectionError, UnsupportedCall, UnsupportedModel
 from attnprobe.generation import read_generation
 from attnprobe.keep import Kept
+from attnprobe.keepers import make_keeper, share
 from attnprobe.lineage import Forward, Lineage, Tracker
-from attnprobe.place import place
 from attnprobe.samples import Growing
+from attnprobe.scratch import Scratch
+from attnprobe.seen import refuse_unrun, refuse_unseen
 from attnprobe.sites import Anatomy
 from attnprobe.store.base import Writer
 from attnprobe.strings import Strings
@@ -64,6 +65,11 @@ class Observer:
         self._lock = threading.RLock()
         self._closed = False
         self._copies = Copies(budget // 2)
+        self._scratch = Scratch()
+        numbers = {site: number for number, site in enumerate(anatomy.sites)}
+        keepers = [make_keeper(one, numbers, store, self._put, self._scratch) for one in kept]
+        self._keepers = tuple(keepers)
+        self._shared = share(kept, keepers)
         self._tracker = Tracker(self._open_sample)
         self._forwards: dict[int, Forward] = {}
         self._told = Told()
@@ -194,15 +200,22 @@ class Observer:
         self._seen.add(site)
         for sample in forward.lineage.samples:
             sample.called = True
-        for kept in self._kept:
-            heads = kept.heads.get(site)
-            if heads is None:
-                continue
-            field = Field(-1, self._anatomy.sites[site], kept.group, heads, kept.dtype)
-            for tile in self._engine(call, heads, self._rows(forward, kept), self._budget):
-                start = tile.start + call.key_offset
-                write = partial(place, self._store, forward, kept.selection, field, tile.heads, tile.rows, start)
-                self._copies.put([tile.weights], self._guarded(forward.lineage, write))
+        where = self._anatomy.sites[site]
+        with torch.inference_mode(False), torch.no_grad(), torch.autocast(query.device.type, enabled=False):
+            for kept, keepers in self._shared:
+                heads = kept.heads.get(site)
+                if heads is None:
+                    continue
+                rows = self._rows(forward, kept)
+                if len(rows) and not forward.landed and any(keeper.waits for keeper in keepers):
+                    self._copies.land(wait=True)
+                scratch = None if any(keeper.holds for keeper in keepers) else self._scratch
+                for tile in self._engine(call, heads, rows, self._budget, scratch):
+                    for keeper in keepers:
+                        keeper.take(forward, where, tile, tile.start + call.key_offset)
+
+    def _put(self, lineage: Lineage, tensors: Sequence[Tensor | None], then: Callable[..., None]) -> None:
+        self._copies.put(tensors, self._guarded(lineage, then))
 
     def _rows(self, forward: Forward, kept: Kept) -> Rows:
         selection = kept.selection
@@ -249,6 +262,8 @@ class Observer:
         self._tracker.discard(lineage)
         for sample in lineage.samples:
             self._store.discard(sample.index)
+            for keeper in self._keepers:
+                keeper.discard(sample.index)
 
     def _commit_ended(self) -> None:
         ended = [(lineage, sample) for lineage in self._tracker.take_ended() for sample in lineage.samples]
@@ -265,6 +280,8 @@ class Observer:
 
     def _commit(self, sample: Growing) -> None:
         if sample.kept:
+            for keeper in self._keepers:
+                keeper.finish(sample)
             self._store.commit(sample.finish(self._strings, self._text))
         elif sample.length and sample.called and not sample.paused:
             selections = [kept.selection.describe() for kept in self._kept]
@@ -303,19 +320,6 @@ class Observer:
             If so; a block whose every forward pass was paused is fine.
         """
         if not self._count:
-            where = "at all" if self._thread is None else 'in this thread (threads="all" sees others)'
-            raise NothingRecorded(
-                f"the model did not run inside of the block {where}, so nothing was recorded; run {self._ran} there"
-            )
-        watched = {number for kept in self._kept for number in kept.heads}
-        absent = [self._anatomy.sites[number] for number in sorted(watched - self._seen)]
-        if absent and (self._seen or not self._paused_forwards):
-            cross = all(site.kind == "cross" for site in absent)
-            fix = 'pass encoder_hidden_states, or select kind="self"' if cross else "select the layers that run"
-            raise NothingRecorded(
-                f"{len(absent)} of {len(watched)} selected sites were never seen, first {absent[0].label}; {fix}"
-            )
-
-    @property
-    def _ran(self) -> str:
-        return type(self._anatomy.backbone).__name__
+            refuse_unrun(self._anatomy, every_thread=self._thread is None)
+        if self._seen or not self._paused_forwards:
+            refuse_unseen(self._anatomy, {number for kept in self._kept for number in kept.heads}, self._seen)

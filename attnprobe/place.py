@@ -1,16 +1,22 @@
-"""Where a tile belongs: its rows and columns in each sample of the batch, and so the blocks that the store gets."""
+"""Where a tile belongs: its rows and columns in each sample of the batch."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from attnprobe.cut import cut
-from attnprobe.fields import Field, Rows
+from attnprobe.cut import OUTSIDE, as_runs, cut, index_of
+from attnprobe.engines import Tile
+from attnprobe.errors import UnsupportedCall
+from attnprobe.fields import Field, Rows, Site
 from attnprobe.lineage import Forward
+from attnprobe.measures import SampleRows
+from attnprobe.samples import Growing
+from attnprobe.scratch import Scratch
 from attnprobe.selection import Selection
-from attnprobe.shapes import Float
+from attnprobe.shapes import Float, Int
 from attnprobe.store.base import Writer
 
 
@@ -37,15 +43,76 @@ def place(
     weights
         The tile, on the CPU.
     """
-    at, width = np.asarray(rows), weights.shape[3]
+    at = np.asarray(rows)
     for b, sample in enumerate(forward.lineage.samples):
         positions = forward.positions(b)[at]
-        places = sample.place if field.site.keys == field.site.queries else sample.source
-        columns = np.full(width, -1, np.int64)  # a static cache is wider than what it holds
-        known = np.arange(start, start + width) if places is None else places[start : start + width]
-        columns[: len(known)] = known
+        columns = _columns(sample, field.site, start, weights.shape[3])
         wanted = sample.selected(selection, positions)
         block = cut(weights[b], heads, positions, wanted, columns, selection.keys, getattr(torch, field.dtype))
         if block is not None:
             store.write(replace(field, sample=sample.index), block)
             sample.kept += block.values.numel()
+
+
+def sample_rows(
+    forward: Forward, selection: Selection, field: Field, tile: Tile, start: int, scratch: Scratch
+) -> Iterator[tuple[Growing, SampleRows, Tensor | None]]:
+    """A tile's wanted rows, sample by sample, on the tile's device.
+
+    Yields
+    ------
+    sample, rows, stray
+        What they are of; the weights; and the largest weight on a column that is not of the sample, which
+        `check_stray` looks at once it is on the host.
+    """
+    at = np.asarray(tile.rows)
+    first = field.heads.index(tile.heads[0])
+    for b, sample in enumerate(forward.lineage.samples):
+        positions = forward.positions(b)[at]
+        wanted = np.flatnonzero(sample.selected(selection, positions) & (positions >= 0))
+        if not len(wanted):
+            continue
+        columns = _columns(sample, field.site, start, tile.weights.shape[3])
+        inside, outside = np.flatnonzero(columns >= 0), np.flatnonzero(columns < 0)
+        pick = index_of(wanted)
+        part = tile.weights[b][:, pick]
+        stray = part[:, :, index_of(outside)].amax() if len(outside) else None
+        own = field.site.queries == field.site.keys
+        rows = SampleRows(
+            weights=part[:, :, index_of(inside)] if len(outside) else part,
+            rows=as_runs(positions[wanted]),
+            start=int(columns[inside[0]]) if len(inside) else 0,
+            at=slice(first, first + len(tile.heads)),
+            query_length=sample.length,
+            key_length=sample.length if own else sample.source_length,
+            prompt_length=sample.prompt_length or 0,
+            valid=None if tile.valid is None else tile.valid[b][:, pick],
+            sink=None if tile.sink_mass is None else tile.sink_mass[b][:, pick],
+            tokens=forward.tokens(b, tile.weights.device) if own else None,
+            scratch=scratch,
+        )
+        yield sample, rows, stray
+
+
+def check_stray(stray: Tensor | None) -> None:
+    """Refuse weight on columns that are not of the sample.
+
+    Raises
+    ------
+    UnsupportedCall
+        If there is some.
+    """
+    if stray is not None and float(stray) > OUTSIDE:
+        raise UnsupportedCall(
+            f"a row attends with weight {float(stray):.3g} to a column that is padding or unused; the mask "
+            "that the attention function was given differs from the model's attention_mask"
+        )
+
+
+def _columns(sample: Growing, site: Site, start: int, width: int) -> Int[np.ndarray, " k"]:
+    """Position in the sample of each column, -1 where it is none."""
+    places = sample.place if site.keys == site.queries else sample.source
+    columns = np.full(width, -1, np.int64)  # a static cache is wider than what it holds
+    known = np.arange(start, start + width) if places is None else places[start : start + width]
+    columns[: len(known)] = known
+    return columns

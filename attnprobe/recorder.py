@@ -13,7 +13,7 @@ from attnprobe.engines import get_engine
 from attnprobe.errors import AttnprobeError, NotKept, SelectionError, UnsupportedModel
 from attnprobe.fields import Site
 from attnprobe.hooks import watching
-from attnprobe.keep import Weights, resolve
+from attnprobe.keep import Item, resolve
 from attnprobe.observer import Observer
 from attnprobe.provenance import describe_model, make_manifest
 from attnprobe.run import Run
@@ -38,7 +38,7 @@ class Recorder:
         self,
         model: nn.Module,
         tokenizer: Any,
-        keep: Sequence[Weights],
+        keep: Sequence[Item],
         to: Path | None,
         engine: str,
         budget: int | str,

@@ -38,6 +38,11 @@ class Growing:
     called: bool = False
     paused: bool = False
 
+    @property
+    def source_length(self) -> int:
+        """Tokens of the sequence that cross-attention looks at."""
+        return 0 if self.source is None else int(self.source.max(initial=-1)) + 1
+
     def grow(
         self,
         valid: Bool[np.ndarray, " n"],
@@ -81,7 +86,7 @@ class Growing:
         plain = np.array_equal(positions, np.arange(self.length))
         sequences = {"main": TokenSequence(self.length, ids, tokens, texts, None if plain else positions)}
         if self.source is not None:
-            sequences["source"] = TokenSequence(int(self.source.max(initial=-1)) + 1)
+            sequences["source"] = TokenSequence(self.source_length)
         return Sample(self.index, self.id, sequences, min(self.prompt_length or 0, self.length))
 
 

@@ -56,7 +56,8 @@ def block(
 ) -> Block:
     random = torch.Generator().manual_seed(seed)
     values = torch.rand(len(heads), len(rows), width, generator=random) + 0.25
-    return Block(heads, rows, start, values.to(getattr(torch, dtype)))
+    scale = 1000 if dtype == "int32" else 1
+    return Block(heads, rows, start, (values * scale).to(getattr(torch, dtype)))
 
 
 def dense(blocks: list[Block], heads: int, length: int) -> np.ndarray:
@@ -93,7 +94,7 @@ class StoreContract:
         part = block(range(8), 8, dtype=dtype)
         reader = write(made, field(dtype=dtype), [part])
         read = whole_map(reader, (0, 1, 3), range(8))
-        assert read.dtype == (np.float16 if dtype == "float16" else np.float32)
+        assert read.dtype == {"float16": np.float16, "int32": np.int32}.get(dtype, np.float32)
         assert torch.equal(torch.from_numpy(read).to(getattr(torch, dtype)), part.values)
         assert reader.nbytes == part.nbytes
         assert only_field(reader)[0] == field(dtype=dtype)

@@ -20,15 +20,17 @@ PACKAGE = ROOT / "attnprobe"
 # Lowest first. A module imports from its own group and from those above it in this list, never from those below.
 # "attnprobe" is the package's __init__, which may import anything.
 LAYERS = (
-    {"errors", "shapes", "version"},
+    {"errors", "shapes", "version", "precision", "scratch"},
     {"fields", "selection", "sizes"},
-    {"sites", "call", "strings"},
-    {"engines", "cut", "keep"},
+    {"measures"},
+    {"sites", "call", "strings", "keep"},
+    {"engines", "cut", "topk"},
     {"store"},
     {"show"},
     {"labels", "head", "run", "attentions"},
-    {"samples", "caching", "lineage", "generation", "arguments", "copies", "hooks", "provenance"},
+    {"samples", "caching", "lineage", "generation", "arguments", "copies", "hooks", "provenance", "seen"},
     {"place", "told"},
+    {"keepers"},
     {"observer"},
     {"recorder", "api"},
     {"attnprobe"},

@@ -477,7 +477,7 @@ BLOCK0 = "fields.0.blocks.0"
         ("fields.0.heads", [[1, 2, 1]]),
         ("fields.0.dtype", "float64"),
         ("fields.0.dtype", []),
-        ("fields.0.what", "scores"),
+        ("fields.0.what", "no word"),
         (f"{BLOCK0}.file", 3),
         (f"{BLOCK0}.tensor", None),
         (f"{BLOCK0}.rows", [[0, 1 << 39, 1]]),

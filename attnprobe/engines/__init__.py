@@ -6,8 +6,9 @@ from attnprobe.call import AttentionCall, Rows
 from attnprobe.engines import dense, torch
 from attnprobe.engines.tile import Tile
 from attnprobe.errors import SelectionError
+from attnprobe.scratch import Scratch
 
-Engine = Callable[[AttentionCall, tuple[int, ...], Rows, int], Iterator[Tile]]
+Engine = Callable[[AttentionCall, tuple[int, ...], Rows, int, Scratch | None], Iterator[Tile]]
 
 ENGINES: dict[str, Engine] = {"dense": dense.tiles, "torch": torch.tiles}
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from attnprobe.call import Rows
-from attnprobe.shapes import Float
+from attnprobe.shapes import Bool, Float
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,8 @@ class Tile:
         The call's column that the first column is.
     sink_mass
         ``[batch, head, query]``, the share of a learned sink; None where there is none. Rows sum to one minus it.
+    valid
+        ``[batch, head, query]``, whether a row has any key; None where all have.
     """
 
     weights: Float[Tensor, "batch h r k"]
@@ -29,3 +31,4 @@ class Tile:
     rows: Rows
     start: int
     sink_mass: Float[Tensor, "batch h r"] | None = None
+    valid: Bool[Tensor, "batch h r"] | None = None

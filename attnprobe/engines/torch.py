@@ -1,29 +1,26 @@
 """Row blocks in plain PyTorch: float32 products, softmax, no T x T temporary; empty key columns are skipped."""
 
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from attnprobe.call import AttentionCall, Rows, as_index
+from attnprobe.engines.layout import Layout, lay_out
 from attnprobe.engines.tile import Tile
-from attnprobe.errors import BudgetError
+from attnprobe.precision import ieee_float32
+from attnprobe.scratch import Scratch
 from attnprobe.shapes import Float
-
-# A tile is written, scanned and normalised in place: one that fits a CPU's last-level cache goes to memory once.
-CPU_TILE = 8 << 20
-GPU_TILE = 64 << 20
-SHARE = 4  # the tile, its keys, masks and the copy that leaves: each at most this part of the budget
-PACK = 64  # from so many rows on, products on a CPU repay a dense copy of strided keys
 
 
 @torch.no_grad()
-def tiles(call: AttentionCall, heads: tuple[int, ...], rows: Rows, budget: int) -> Iterator[Tile]:
+def tiles(
+    call: AttentionCall, heads: tuple[int, ...], rows: Rows, budget: int, scratch: Scratch | None = None
+) -> Iterator[Tile]:
     """Tiles of `heads` and `rows`, each of at most a quarter of `budget` bytes.
 
     Products are taken in float32 at IEEE precision whatever the global matmul settings are: where those allow less
-    (TF32, bfloat16 passes), in float64, which they do not touch.
+    (TF32, bfloat16 passes), in float64, which they do not touch. With `scratch`, a tile is valid until the next one.
 
     Raises
     ------
@@ -33,71 +30,66 @@ def tiles(call: AttentionCall, heads: tuple[int, ...], rows: Rows, budget: int) 
     if not len(rows):
         return
     dtype = torch.float32 if ieee_float32() else torch.float64
-    on_cpu = call.query.device.type == "cpu"
-    share = min(budget // SHARE, CPU_TILE if on_cpu else GPU_TILE)
-    line = call.batch * call.keys * dtype.itemsize  # one row of one head
-    copied = call.key.dtype != dtype or call.batch > 1
-    least = line * (call.key.shape[3] if copied else 1)
-    if least > budget // SHARE:
-        raise BudgetError(
-            f"{'the keys' if copied else 'a row'} of one head, {call.keys} columns for a batch of {call.batch}, take "
-            f"{least:,} bytes, and a quarter of the budget is {budget // SHARE:,}; raise budget= (--budget) to at "
-            f"least {least * SHARE:,}, or record smaller batches"
-        )
-    # Few heads at a time, so that a block has enough rows to make a good matrix product, and their keys fit too.
-    group = max(1, min(len(heads), share // (line * max(min(len(rows), 64), call.key.shape[3] if copied else 1))))
-    pack = on_cpu and len(rows) >= PACK and line * group * call.key.shape[3] <= budget // SHARE
-    for first in range(0, len(heads), group):
-        chosen = heads[first : first + group]
-        yield from _head_tiles(call, chosen, rows, max(1, share // (line * len(chosen))), dtype, pack)
+    layout = lay_out(
+        batch=call.batch,
+        heads=len(heads),
+        rows=len(rows),
+        keys=call.keys,
+        dim=call.key.shape[3],
+        itemsize=dtype.itemsize,
+        copied=call.key.dtype != dtype,
+        on_cpu=call.query.device.type == "cpu",
+        budget=budget,
+    )
+    for first in range(0, len(heads), layout.heads):
+        yield from _head_tiles(call, heads[first : first + layout.heads], rows, layout, dtype, scratch)
 
 
 def _head_tiles(
-    call: AttentionCall, heads: tuple[int, ...], rows: Rows, height: int, dtype: torch.dtype, pack: bool
+    call: AttentionCall,
+    heads: tuple[int, ...],
+    rows: Rows,
+    layout: Layout,
+    dtype: torch.dtype,
+    scratch: Scratch | None,
 ) -> Iterator[Tile]:
     group = call.heads // call.kv_heads
     key_heads = tuple(h // group for h in heads)
     with torch.autocast(call.query.device.type, enabled=False):
         key = call.key[:, as_index(key_heads, call.key.device)].to(dtype).flatten(0, 1)
-        if pack:
+        if layout.pack:
             key = key.contiguous()
+    height = layout.height(len(heads))
     for first in range(0, len(rows), height):
         block = rows[first : first + height]
         start, stop = call.columns(block)
         with torch.autocast(call.query.device.type, enabled=False):
-            weights, mass = _weights(call, key[:, start:stop], heads, block, start)
-        yield Tile(weights, heads, block, start, mass)
+            yield _tile(call, key[:, start:stop], heads, block, start, scratch)
 
 
-def _weights(
+def _tile(
     call: AttentionCall,
     key: Float[Tensor, "batch_head k dim"],
     heads: tuple[int, ...],
     rows: Rows,
     start: int,
-) -> tuple[Float[Tensor, "batch h r k"], Float[Tensor, "batch h r"] | None]:
+    scratch: Scratch | None,
+) -> Tile:
     """Weights and the mass of a sink, made from the logits in place."""
     device = call.query.device
     query = call.query[:, as_index(heads, device)][:, :, as_index(rows, device)].to(key.dtype).flatten(0, 1)
-    logits = query.new_empty(query.shape[0], len(rows), key.shape[1])
+    shape = query.shape[0], len(rows), key.shape[1]
+    logits = query.new_empty(shape) if scratch is None else scratch.take("tile", shape, query.dtype, device)
     torch.baddbmm(logits, query, key.transpose(1, 2), beta=0, alpha=call.scale, out=logits)
     logits = call.restrict_(logits.view(call.batch, len(heads), len(rows), -1), heads, rows, start)
+    empty = logits.amax(-1) == -torch.inf if call.may_empty else None
+    valid = None if empty is None else ~empty
     sink = call.sink_logits(heads, rows)
     if sink is not None:
         beside = sink.to(logits.dtype).expand(*logits.shape[:-1], 1)
         both = torch.cat([logits, beside], -1).softmax(-1)
-        return both[..., :-1].float(), both[..., -1].float()
-    empty = logits.amax(-1, keepdim=True) == -torch.inf if call.may_empty else None
+        return Tile(both[..., :-1].float(), heads, rows, start, both[..., -1].float(), valid)
     weights = torch.softmax(logits, -1, out=logits).float()
     if empty is not None:
-        weights.masked_fill_(empty, 0.0)
-    return weights, None
-
-
-def ieee_float32() -> bool:
-    """Whether a float32 matrix product is taken in float32 now, under the process's global settings."""
-    backends: Any = torch.backends
-    for setting in (backends.cuda.matmul.fp32_precision, backends.mkldnn.matmul.fp32_precision):
-        if (backends.fp32_precision if setting == "none" else setting) not in ("ieee", "none"):
-            return False
-    return True
+        weights.masked_fill_(empty[..., None], 0.0)
+    return Tile(weights, heads, rows, start, None, valid)

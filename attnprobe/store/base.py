@@ -7,7 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from attnprobe.fields import Block, Field, Piece, Sample, Site
-from attnprobe.shapes import Float
+from attnprobe.shapes import Shaped
 
 FORMAT = 1
 
@@ -83,5 +83,5 @@ class Reader(Protocol):
 
     def values(
         self, field: Field, piece: Piece, heads: slice, rows: slice, columns: slice
-    ) -> Float[np.ndarray, "head query key"]:
+    ) -> Shaped[np.ndarray, "head query key"]:
         """A part of one block, in block coordinates; bfloat16 comes as float32."""

@@ -202,6 +202,7 @@ class DirectoryWriter:
                         "heads": encode_rows(field.heads),
                         "dtype": field.dtype,
                         "what": field.what,
+                        "axes": list(field.axes),
                         "blocks": pieces,
                     }
                     for field, pieces in fields.items()

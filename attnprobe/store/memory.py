@@ -6,7 +6,7 @@ import numpy as np
 
 from attnprobe.errors import StoreError
 from attnprobe.fields import Block, Field, Piece, Sample
-from attnprobe.shapes import Float
+from attnprobe.shapes import Shaped
 from attnprobe.store.base import Manifest
 from attnprobe.store.join import BLOCK, RowJoiner
 
@@ -84,7 +84,7 @@ class MemoryStore:
 
     def values(
         self, field: Field, piece: Piece, heads: slice, rows: slice, columns: slice
-    ) -> Float[np.ndarray, "head query key"]:
+    ) -> Shaped[np.ndarray, "head query key"]:
         """A part of a block."""
         part = piece.place[heads, rows, columns]
         array: np.ndarray = (part.float() if field.dtype == "bfloat16" else part).numpy()

@@ -13,8 +13,8 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from attnprobe.errors import CorruptRun, StoreError
-from attnprobe.fields import DTYPES, Field, Piece, Sample, TokenSequence, decode_rows
-from attnprobe.shapes import Float, Int
+from attnprobe.fields import DTYPES, MAP, Field, Piece, Sample, TokenSequence, decode_rows
+from attnprobe.shapes import Int, Shaped
 from attnprobe.store.base import FORMAT, Manifest
 from attnprobe.store.journal import read_lines
 from attnprobe.store.validate import NUMBER, PARTS, STORED, Records, check_directory, make_manifest, open_plain
@@ -135,7 +135,9 @@ class DirectoryReader:
         for record in self._record(sample)["fields"]:
             heads = tuple(decode_rows(record["heads"]))
             site = self._sites[record["site"]]
-            field = Field(sample, site, record["group"], heads, record["dtype"], record["what"])
+            field = Field(
+                sample, site, record["group"], heads, record["dtype"], record["what"], tuple(record.get("axes", MAP))
+            )
             found[field] = [
                 Piece(
                     tuple(decode_rows(block["heads"])),
@@ -150,7 +152,7 @@ class DirectoryReader:
 
     def values(
         self, field: Field, piece: Piece, heads: slice, rows: slice, columns: slice
-    ) -> Float[np.ndarray, "head query key"]:
+    ) -> Shaped[np.ndarray, "head query key"]:
         """A part of a block, read from its file."""
         file, name = piece.place
         framework = "pt" if field.dtype == "bfloat16" else "numpy"

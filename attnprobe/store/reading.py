@@ -7,8 +7,10 @@ import numpy as np
 from attnprobe.errors import NotKept
 from attnprobe.fields import Field, Piece, Rows, describe_rows
 from attnprobe.selection import Indices
-from attnprobe.shapes import Float, Int
+from attnprobe.shapes import Int, Shaped
 from attnprobe.store.base import Reader
+
+READ_AS: dict[str, type[np.generic]] = {"float16": np.float16, "int32": np.int32}  # all else is read as float32
 
 
 def kept_rows(pieces: Sequence[Piece]) -> list[int]:
@@ -31,7 +33,7 @@ def read_rows(
     heads: Sequence[int],
     rows: Sequence[int],
     columns: range,
-) -> Float[np.ndarray, "head query key"]:
+) -> Shaped[np.ndarray, "head query key"]:
     """Weights of `heads` (numbers of the model), `rows` and `columns` (positions), as stored.
 
     Raises
@@ -44,8 +46,7 @@ def read_rows(
         raise NotKept(
             f"head {absent[0]} of {field.site.label} was not kept; kept are heads {describe_rows(field.heads)}"
         )
-    dtype = np.float16 if field.dtype == "float16" else np.float32
-    result = np.zeros((len(heads), len(rows), len(columns)), dtype)
+    result = np.zeros((len(heads), len(rows), len(columns)), READ_AS.get(field.dtype, np.float32))
     found = np.zeros((len(heads), len(rows)), bool)
     wanted_heads, wanted_rows = _Wanted(heads), _Wanted(rows)
     low, high = min(rows, default=0), max(rows, default=-1)

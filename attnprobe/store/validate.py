@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 import stat
 from collections.abc import Mapping
 from dataclasses import fields
@@ -9,12 +10,13 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from attnprobe.errors import CorruptRun, SelectionError
-from attnprobe.fields import DTYPES, Site, decode_rows
+from attnprobe.fields import DTYPES, MAP, Site, decode_rows
 from attnprobe.selection import Indices
 from attnprobe.store.base import Manifest
 
-STORED = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}  # in safetensors' words
+STORED = {"float32": "F32", "float16": "F16", "bfloat16": "BF16", "int32": "I32"}  # in safetensors' words
 PARTS = {"ids": "I64", "positions": "I64", "tokens": "U8", "texts": "U8"}
+_WHAT = re.compile(r"[A-Za-z_]\w{0,63}(\(\d{1,9}\))?(\.mean)?")
 LENGTH = 1 << 24  # tokens of a sequence
 HEADS = 1 << 16  # heads of a site
 NUMBER = 1 << 40  # any other number
@@ -166,11 +168,11 @@ class Records:
             raise _Wrong(f"prompt_length is {record['prompt_length']!r}")
         if not isinstance(record["fields"], list):
             raise _Wrong("fields is no list")
-        seen: set[tuple[str, int]] = set()
+        seen: set[tuple[str, int, str]] = set()
         for field in record["fields"]:
             key = self._field(field, sequences)
             if key in seen:
-                raise _Wrong(f"group {key[1]} of site {key[0]!r} is there twice")
+                raise _Wrong(f"{key[2]} of group {key[1]} of site {key[0]!r} is there twice")
             seen.add(key)
 
     def _place(self, place: object) -> int:
@@ -182,7 +184,7 @@ class Records:
             raise _Wrong(f"it names the shard {file!r}, which the journal does not list")
         return self._shards[file]
 
-    def _field(self, field: object, sequences: Mapping[str, Any]) -> tuple[str, int]:
+    def _field(self, field: object, sequences: Mapping[str, Any]) -> tuple[str, int, str]:
         if not isinstance(field, dict):
             raise _Wrong("a field is no dict")
         key, group, heads = field["site"], field["group"], field["heads"]
@@ -191,14 +193,19 @@ class Records:
             raise _Wrong(f"site {key!r} is not in the manifest")
         if not _is(group, 0):
             raise _Wrong(f"group is {group!r}")
-        if not isinstance(field["dtype"], str) or field["dtype"] not in DTYPES or field["what"] != "weights":
-            raise _Wrong(f"values are {field['what']!r} in {field['dtype']!r}")
+        what, axes = field["what"], field.get("axes", list(MAP))
+        known = isinstance(field["dtype"], str) and field["dtype"] in DTYPES and isinstance(what, str)
+        if not known or not _WHAT.fullmatch(what):
+            raise _Wrong(f"values are {what!r} in {field['dtype']!r}")
+        if not isinstance(axes, list) or len(axes) not in (1, 2) or not all(isinstance(axis, str) for axis in axes):
+            raise _Wrong(f"axes of {what} are {axes!r}")
         if site.queries not in sequences or site.keys not in sequences:
             raise _Wrong(f"{site.label} lies on a sequence that the sample lacks")
         _count(heads, site.heads, "heads")
         if not isinstance(field["blocks"], list):
             raise _Wrong("blocks is no list")
-        rows, columns = sequences[site.queries]["length"], sequences[site.keys]["length"]
+        lengths = {"query": sequences[site.queries]["length"], "key": sequences[site.keys]["length"]}
+        rows, columns = (lengths.get(axis, LENGTH) for axis in (*axes, "")[:2])
         itemsize = DTYPES[field["dtype"]]
         own: set[int] | None = None
         for block in field["blocks"]:
@@ -218,7 +225,7 @@ class Records:
                 own = set(_expand(heads)) if own is None else own
                 if not own.issuperset(_expand(block["heads"])):
                     raise _Wrong("a block has heads that its field lacks")
-        return key, group
+        return key, group, what
 
 
 def _expand(runs: Any) -> tuple[int, ...]:

@@ -1,0 +1,178 @@
+"""What becomes of a tile: a keeper for each kind of `keep` item writes what that item keeps of it."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from attnprobe.engines import Tile
+from attnprobe.fields import Block, Field, Site
+from attnprobe.keep import Kept, Measures, TopK, Weights
+from attnprobe.lineage import Forward, Lineage
+from attnprobe.measures.measurer import Measurer, RowValues
+from attnprobe.place import check_stray, place, sample_rows
+from attnprobe.samples import Growing
+from attnprobe.scratch import Scratch
+from attnprobe.shapes import Float, Int
+from attnprobe.store.base import Writer
+from attnprobe.topk import largest
+
+# Copies tensors to the host and calls back there, unless the lineage was refused meanwhile.
+Put = Callable[[Lineage, Sequence[Tensor | None], Callable[..., None]], None]
+
+
+@runtime_checkable
+class Keeper(Protocol):
+    """Takes the tiles of one `keep` item."""
+
+    holds: bool  # whether it still looks at a tile when the next one is made
+    waits: bool  # whether it needs to know which columns are padding when it takes a tile
+
+    def take(self, forward: Forward, site: Site, tile: Tile, start: int) -> None:
+        """Take a tile of a forward pass, whose first column is the slot `start`."""
+
+    def finish(self, sample: Growing) -> None:
+        """Write what is known only now that the sample has ended."""
+
+    def discard(self, sample: int) -> None:
+        """Forget a sample."""
+
+
+def make_keeper(kept: Kept, numbers: dict[Site, int], store: Writer, put: Put, scratch: Scratch) -> Keeper:
+    """The keeper of an item; `numbers` are the sites' as in ``kept.heads``."""
+    heads = {site: kept.heads[number] for site, number in numbers.items() if number in kept.heads}
+    if isinstance(kept.item, Weights):
+        return _WeightsKeeper(kept, kept.item, heads, store, put)
+    if isinstance(kept.item, TopK):
+        return _TopKeeper(kept, kept.item, heads, store, put, scratch)
+    return _MeasuresKeeper(kept, kept.item, heads, store, put, scratch)
+
+
+def share(kept: Sequence[Kept], keepers: Sequence[Keeper]) -> list[tuple[Kept, list[Keeper]]]:
+    """Put items of the same heads and rows together, so that their tiles are made once."""
+    shared: list[tuple[Kept, list[Keeper]]] = []
+    for one, keeper in zip(kept, keepers, strict=True):
+        for other, together in shared:
+            same = replace(one.selection, keys=other.selection.keys) == other.selection
+            if same and one.heads == other.heads:
+                together.append(keeper)
+                break
+        else:
+            shared.append((one, [keeper]))
+    return shared
+
+
+class _WeightsKeeper:
+    holds, waits = True, False
+
+    def __init__(self, kept: Kept, item: Weights, heads: dict[Site, tuple[int, ...]], store: Writer, put: Put) -> None:
+        self._selection, self._store, self._put = kept.selection, store, put
+        self._fields = {site: Field(-1, site, kept.group, own, item.dtype) for site, own in heads.items()}
+
+    def take(self, forward: Forward, site: Site, tile: Tile, start: int) -> None:
+        """The tile itself; it is cut to each sample on the host."""
+        field = self._fields[site]
+        write = partial(place, self._store, forward, self._selection, field, tile.heads, tile.rows, start)
+        self._put(forward.lineage, [tile.weights], write)
+
+    def finish(self, sample: Growing) -> None:
+        """All is written."""
+
+    def discard(self, sample: int) -> None:
+        """Nothing is held."""
+
+
+class _TopKeeper:
+    holds, waits = False, True
+
+    def __init__(
+        self, kept: Kept, item: TopK, heads: dict[Site, tuple[int, ...]], store: Writer, put: Put, scratch: Scratch
+    ) -> None:
+        self._selection, self._store, self._put = kept.selection, store, put
+        self._item, self._scratch = item, scratch
+        self._fields = {site: Field(-1, site, kept.group, own, item.dtype, "top") for site, own in heads.items()}
+
+    def take(self, forward: Forward, site: Site, tile: Tile, start: int) -> None:
+        """The largest weights of each row."""
+        field = self._fields[site]
+        for sample, rows, stray in sample_rows(forward, self._selection, field, tile, start, self._scratch):
+            values, keys, rest = largest(rows, self._item.k, self._selection.keys)
+            write = partial(self._write, sample, replace(field, sample=sample.index), tile.heads, rows.rows)
+            self._put(forward.lineage, [values.to(getattr(torch, field.dtype)), keys, rest, stray], write)
+
+    def _write(
+        self,
+        sample: Growing,
+        field: Field,
+        heads: tuple[int, ...],
+        rows: Any,
+        values: Float[Tensor, "head query k"],
+        keys: Int[Tensor, "head query k"],
+        rest: Float[Tensor, "head query"],
+        stray: Tensor | None,
+    ) -> None:
+        check_stray(stray)
+        axes = ("query", "rank")
+        self._store.write(replace(field, axes=axes), Block(heads, rows, 0, values))
+        self._store.write(replace(field, what="top_keys", axes=axes, dtype="int32"), Block(heads, rows, 0, keys))
+        of_rest = replace(field, what="top_rest", axes=("query",), dtype="float32")
+        self._store.write(of_rest, Block(heads, rows, 0, rest[..., None]))
+        sample.kept += values.numel()
+
+    def finish(self, sample: Growing) -> None:
+        """All is written."""
+
+    def discard(self, sample: int) -> None:
+        """Nothing is held."""
+
+
+class _MeasuresKeeper:
+    holds, waits = False, True
+
+    def __init__(
+        self, kept: Kept, item: Measures, heads: dict[Site, tuple[int, ...]], store: Writer, put: Put, scratch: Scratch
+    ) -> None:
+        self._selection, self._store, self._put, self._scratch = kept.selection, store, put, scratch
+        self._chosen = item.chosen
+        self._fields = {site: Field(-1, site, kept.group, own) for site, own in heads.items()}
+        self._held: dict[int, dict[Site, Measurer]] = {}
+
+    def take(self, forward: Forward, site: Site, tile: Tile, start: int) -> None:
+        """Measure the rows on their device; rows of numbers go to the host."""
+        field = self._fields[site]
+        for sample, rows, stray in sample_rows(forward, self._selection, field, tile, start, self._scratch):
+            own = replace(field, sample=sample.index)
+            measurers = self._held.setdefault(sample.index, {})
+            if site not in measurers:
+                measurers[site] = Measurer(self._chosen, own)
+            values = measurers[site].update(rows, forward.prompt_open())
+            write = partial(self._write, sample, own, values)
+            self._put(forward.lineage, [None if values is None else values.values, stray], write)
+
+    def _write(
+        self,
+        sample: Growing,
+        field: Field,
+        found: RowValues | None,
+        values: Float[Tensor, "measure head query"] | None,
+        stray: Tensor | None,
+    ) -> None:
+        check_stray(stray)
+        sample.kept += 1
+        if found is not None and values is not None:
+            for of, block in found.blocks(field, values):
+                self._store.write(of, block)
+
+    def finish(self, sample: Growing) -> None:
+        """Write means, and what rows were folded into."""
+        for site, measurer in self._held.pop(sample.index, {}).items():
+            keys = sample.length if site.keys == site.queries else sample.source_length
+            for field, block in measurer.finish(sample.length, keys):
+                self._store.write(field, block)
+
+    def discard(self, sample: int) -> None:
+        """Forget its states."""
+        self._held.pop(sample, None)

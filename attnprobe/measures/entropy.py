@@ -1,0 +1,44 @@
+"""How spread a row is."""
+
+import torch
+from torch import Tensor
+
+from attnprobe.measures.base import SINK, row_measure
+from attnprobe.measures.rows import SampleRows
+from attnprobe.shapes import Float
+
+SMALLEST = torch.finfo(torch.float32).tiny  # its product with its logarithm is far below any tolerance
+
+
+@row_measure(
+    unit="nats",
+    formula="-sum_j w_ij ln w_ij",
+    source="Shannon 1948; of attention: Ghader and Monz 2017 (arXiv:1710.03348)",
+)
+def entropy(rows: SampleRows) -> Float[Tensor, "head query"]:
+    """Shannon entropy of the row as it is, in nats: 0 where one key has everything, ln n over n equal keys."""
+    logs = torch.clamp(rows.weights, min=SMALLEST, out=rows.buffer()).log_()
+    return logs.mul_(rows.weights).sum(-1).neg_()
+
+
+@row_measure(
+    unit="nats",
+    formula="-sum_j w_ij ln w_ij - s_i ln s_i, with s_i the sink's mass",
+    source="Shannon 1948; learned sinks: OpenAI 2025, gpt-oss model card (arXiv:2508.10925)",
+    needs=(SINK,),
+)
+def entropy_with_sink(rows: SampleRows) -> Float[Tensor, "head query"]:
+    """Entropy of the row completed by the sink's mass, in nats; without a sink the same as `entropy`."""
+    own = entropy.compute(rows)
+    return own if rows.sink is None else own + torch.special.entr(rows.sink)
+
+
+@row_measure(
+    unit="mass",
+    formula="s_i = exp(sink) / (exp(sink) + sum_j exp(logit_ij)) = 1 - sum_j w_ij",
+    source="OpenAI 2025, gpt-oss model card (arXiv:2508.10925)",
+    needs=(SINK,),
+)
+def sink_mass(rows: SampleRows) -> Float[Tensor, "head query"]:
+    """The share of a row that a learned sink takes; 0 where there is none."""
+    return torch.zeros_like(rows.peak) if rows.sink is None else rows.sink
