@@ -1,4 +1,4 @@
-"""``python -m benchmarks [attention|paused|memory]...``: run, print, write JSON."""
+"""``python -m benchmarks [NAMES]``: run, print, write JSON."""
 
 import importlib
 import json
@@ -9,7 +9,7 @@ import click
 from benchmarks.measure import OtherLoad
 from benchmarks.report import environment_text, write_page
 
-NAMES = ("attention", "paused", "memory")
+NAMES = ("attention", "measures", "long", "memory", "paused")
 ROOT = Path(__file__).parents[1]
 
 
@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[1]
 )
 @click.option("--docs", is_flag=True, help="Also write docs/benchmarks/cpu/*.json and docs/benchmarks.md.")
 def main(names: tuple[str, ...], quick: bool, out: Path, docs: bool) -> None:
-    """Measure attnprobe; without NAMES, everything (about 10 minutes on two cores)."""
+    """Measure attnprobe; without NAMES, everything (about half an hour on two cores)."""
     if quick and docs:
         raise click.UsageError("--quick figures are not for the documentation")
     modules = {name: importlib.import_module(f"benchmarks.{name}") for name in NAMES}
@@ -37,6 +37,9 @@ def main(names: tuple[str, ...], quick: bool, out: Path, docs: bool) -> None:
             place.mkdir(parents=True, exist_ok=True)
             (place / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
     if docs:
+        for name in names or NAMES:
+            if hasattr(modules[name], "draw"):
+                modules[name].draw(json.loads((folder / f"{name}.json").read_text()), ROOT / "docs" / "images")
         write_page(folder, ROOT / "docs" / "benchmarks.md", {name: m.TABLES for name, m in modules.items()})
 
 

@@ -30,7 +30,7 @@ def _measure_length(length: int, rounds: int) -> dict[str, Any]:
             return call.inside()
 
     difference, kept = _check(call)
-    floors = _Floors(call, kept)
+    floors = Floors(call, kept)
     times = alternate(
         {
             "bare": call.sdpa,
@@ -66,7 +66,7 @@ def _check(call: OneCall) -> tuple[float, int]:
     return max(float(part.abs().max()) for part in heads), rec.run.nbytes
 
 
-class _Floors:
+class Floors:
     """What cannot be avoided: the products of the kept half, their softmax in cache, one write of what is kept."""
 
     def __init__(self, call: OneCall, kept: int) -> None:

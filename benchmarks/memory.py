@@ -1,13 +1,7 @@
 """Peak memory of a whole model while all weights of all layers are streamed to disk, in fresh processes."""
 
-import contextlib
-import ctypes
 import json
-import platform
-import re
-import resource
 import statistics
-import subprocess
 import sys
 import tempfile
 from dataclasses import asdict, dataclass
@@ -15,11 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.measure import environment, settle, spread
+from benchmarks.process import MIB, forget_peak, give_back_at_once, in_fresh_process, peak
 from benchmarks.report import Table
 
-MIB = 1 << 20
-MAPPED = 128 << 10  # glibc's first threshold; it grows by itself, and with it what is held free
-M_MMAP_THRESHOLD = -3
 BUDGETS = (64 * MIB, 256 * MIB)
 ROUNDS = 5
 
@@ -73,13 +65,9 @@ def measure(quick: bool) -> dict[str, Any]:
 
 def _in_fresh_process(shape: Shape, budget: int, mapped: bool) -> dict[str, int]:
     with tempfile.TemporaryDirectory() as directory:
-        task = json.dumps(
-            {"shape": asdict(shape), "budget": budget, "to": str(Path(directory, "run")), "mapped": mapped}
-        )
-        command = [sys.executable, "-m", "benchmarks.memory", task]
-        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-    found: dict[str, int] = json.loads(done.stdout)
-    return found
+        to = str(Path(directory, "run"))
+        task = {"shape": asdict(shape), "budget": budget, "to": to, "mapped": mapped}
+        return in_fresh_process("benchmarks.memory", task)
 
 
 def peak_forward(shape: Shape, budget: int, to: str, mapped: bool) -> dict[str, int]:
@@ -87,8 +75,8 @@ def peak_forward(shape: Shape, budget: int, to: str, mapped: bool) -> dict[str, 
 
     With `mapped`, every array is given back as soon as it is free (glibc): what is counted is in use.
     """
-    if mapped and platform.libc_ver()[0] == "glibc":
-        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, MAPPED)
+    if mapped:
+        give_back_at_once()
     import torch
 
     import attnprobe as ap
@@ -99,33 +87,16 @@ def peak_forward(shape: Shape, budget: int, to: str, mapped: bool) -> dict[str, 
     with torch.no_grad():
         model(ids, use_cache=False)  # the allocator and the libraries settle
         settle()
-        _forget_peak()
+        forget_peak()
         if budget:
             with ap.record(model, to=to, budget=budget):
                 model(ids, use_cache=False)
         else:
             model(ids, use_cache=False)
-        peak = _peak()
+        largest = peak()
     if budget:
         written = ap.open(to).nbytes
-    return {"peak": peak, "written": written}
-
-
-def _forget_peak() -> None:
-    """From here on only: what loading needed would hide what recording needs. Linux only; else it stays in."""
-    with contextlib.suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")
-
-
-def _peak() -> int:
-    try:
-        status = Path("/proc/self/status").read_text()
-    except OSError:
-        unit = 1 if sys.platform == "darwin" else 1024
-        return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    found = re.search(r"VmHWM:\s+(\d+) kB", status)
-    assert found is not None
-    return 1024 * int(found[1])
+    return {"peak": largest, "written": written}
 
 
 def table(result: dict[str, Any]) -> Table:

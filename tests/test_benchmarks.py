@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from benchmarks import attention, memory, paused
+from benchmarks import attention, long, measures, memory, paused
 from benchmarks.__main__ import main
 from benchmarks.measure import alternate, ratio
 from benchmarks.report import write_page
 
-MODULES = {"attention": attention, "paused": paused, "memory": memory}
+MODULES = {"attention": attention, "long": long, "measures": measures, "memory": memory, "paused": paused}
 
 
 def spreads(value):

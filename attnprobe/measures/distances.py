@@ -1,7 +1,6 @@
 """How far away a head looks: a histogram over distances in powers of two."""
 
 from dataclasses import dataclass
-from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -65,13 +64,10 @@ def _by_shear(rows: SampleRows) -> Float[Tensor, "head bin"]:
     sums = memory.view(heads, count, line + 1).sum(1)[:, :line]
     # Column c holds distance farthest - c; the bins are cut out of it, on both sides of distance 0.
     farthest = rows.rows[0] - rows.start + count - 1
-    edges = [0, *(1 << b for b in range(BINS))]
     result = rows.weights.new_zeros(heads, BINS)
-    for number, (low, high) in enumerate(pairwise(edges)):
-        spans = [(farthest - high + 1, farthest - low + 1)]
-        if low:
-            spans.append((farthest + low, farthest + high))
-        for first, stop in spans:
+    for number in range(max(farthest, line - 1 - farthest, 0).bit_length() + 1):
+        low, high = (1 << number) >> 1, 1 << number
+        for first, stop in {(farthest - high + 1, farthest - low + 1), (farthest + low, farthest + high)}:
             first, stop = max(first, 0), min(stop, line)
             if first < stop:
                 result[:, number] += sums[:, first:stop].sum(-1)
