@@ -27,6 +27,7 @@ __version__ = VERSION
 if TYPE_CHECKING:
     from attnprobe.api import record
     from attnprobe.attentions import from_attentions
+    from attnprobe.measures import SampleRows, row_measure
     from attnprobe.recorder import Recorder
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "Recorder",
     "Run",
     "RunExists",
+    "SampleRows",
     "SampleRun",
     "SelectionError",
     "StoreError",
@@ -51,10 +53,11 @@ __all__ = [
     "from_attentions",
     "open",
     "record",
+    "row_measure",
 ]
 
 # These need torch, which takes seconds to import; reading a run does not.
-_NEED_TORCH = {"record": "api", "from_attentions": "attentions", "Recorder": "recorder"}
+_NEED_TORCH = {"record": "api", "from_attentions": "attentions", "Recorder": "recorder", "SampleRows": "measures", "row_measure": "measures"}
 
 
 def __getattr__(name: str) -> Any:

@@ -4,7 +4,7 @@ A store's test module gives a fixture ``made``: it opens a writer, and `Made.rea
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -207,6 +207,26 @@ class StoreContract:
         with pytest.raises(NotKept, match=r"row 6 of layer 0 .*sample 0, was not kept; kept are rows 0 to 1, 5$"):
             read_rows(reader, of, pieces, (0,), (0, 6), range(8))
         assert read_rows(reader, of, pieces, (1,), (6,), range(8)).shape == (1, 1, 8)
+
+    def test_one_site_has_several_fields_of_any_axes(self, made: Made) -> None:
+        of = field()
+        pooled = replace(of, what="pooled_max", axes=("query_cell", "key_cell"), dtype="float16")
+        received = replace(of, what="received", axes=("key",))
+        largest = replace(of, what="top_keys", axes=("query", "rank"), dtype="int32")
+        parts = {
+            of: block(range(8), 8),
+            pooled: block(range(4), 4, dtype="float16", seed=1),
+            received: block(range(8), 1, seed=2),
+            largest: block((2, 5), 3, dtype="int32", seed=3),
+        }
+        for one, part in parts.items():
+            made.writer.write(one, Block(part.heads, part.rows, part.start, part.values.clone()))
+        made.writer.commit(sample())
+        reader = made.read()
+        assert set(reader.fields(0)) == set(parts)
+        for one, part in parts.items():
+            read = read_rows(reader, one, reader.fields(0)[one], (3, 0), part.rows, range(part.values.shape[2]))
+            np.testing.assert_array_equal(read, part.values[[2, 0]].numpy())
 
     @pytest.mark.parametrize(
         "parts",

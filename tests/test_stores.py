@@ -151,12 +151,12 @@ def test_every_shard_is_read_without_attnprobe(run: Path) -> None:
     assert json.loads(bytes(tensors["0/sequences/main/tokens"].tolist())) == list("abcdefgh")
     with safe_open(file, "numpy") as opened:
         assert set(opened.keys()) == set(tensors)
-        assert opened.metadata()["attnprobe.format"] == "1"
+        assert opened.metadata()["attnprobe.format"] == "2"
 
 
 def test_the_manifest_says_what_the_run_is_of(run: Path) -> None:
     manifest = json.loads((run / "manifest.json").read_text())
-    assert manifest["format"] == 1
+    assert manifest["format"] == 2
     assert manifest["versions"] == {"attnprobe": "0.1.0", "torch": "2"}
     assert manifest["keep"] == [{"what": "weights", "layers": "all", "keys": "all"}]
     assert manifest["model"] == {"class": "Tiny", "name": "tiny", "revision": "abc", "config": "0123"}
@@ -335,8 +335,8 @@ def test_opening_what_is_no_run_says_so(tmp_path: Path, path: str) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"format": 2}, "format 2, which a newer attnprobe wrote; .*upgrade attnprobe"),
-        ({"format": None}, "format None, and this version of attnprobe reads 1"),
+        ({"format": 3}, "format 3, which a newer attnprobe wrote; .*upgrade attnprobe"),
+        ({"format": None}, "format None, and this version of attnprobe reads 1 to 2"),
         ({"sites": 3}, "is not a manifest"),
         ({"surprise": 3}, "is not a manifest"),
     ],
@@ -346,6 +346,19 @@ def test_manifests_of_another_format_are_refused(run: Path, change: dict[str, An
     (run / "manifest.json").write_text(json.dumps({**manifest, **change}))
     with pytest.raises(StoreError, match=words):
         ap.open(run)
+
+
+def test_runs_of_format_1_which_knew_no_axes_are_read(run: Path) -> None:
+    manifest = json.loads((run / "manifest.json").read_text())
+    (run / "manifest.json").write_text(json.dumps({**manifest, "format": 1}))
+
+    def strip(line: dict[str, Any]) -> None:
+        for record in line["samples"]:
+            for of in record["fields"]:
+                assert of.pop("axes") == ["query", "key"]
+
+    rewrite(run, strip)
+    assert_sample(DirectoryReader(run), 1)
 
 
 def test_a_torn_line_is_cut(run: Path) -> None:
@@ -478,6 +491,9 @@ BLOCK0 = "fields.0.blocks.0"
         ("fields.0.dtype", "float64"),
         ("fields.0.dtype", []),
         ("fields.0.what", "no word"),
+        ("fields.0.axes", "query"),
+        ("fields.0.axes", ["query", 3]),
+        ("fields.0.axes", ["query", "key", "head"]),
         (f"{BLOCK0}.file", 3),
         (f"{BLOCK0}.tensor", None),
         (f"{BLOCK0}.rows", [[0, 1 << 39, 1]]),
@@ -550,6 +566,10 @@ def test_a_block_of_another_shape_or_dtype_is_refused(run: Path) -> None:
         {"keep": 3},
         {"keep": [3]},
         {"keep": [{"keys": 3}]},
+        {"keep": [{"measures": 3}]},
+        {"keep": [{"measures": ["entropy"]}]},
+        {"keep": [{"measures": [{"name": 3, "unit": "nats", "axes": []}]}]},
+        {"keep": [{"measures": [{"name": "entropy", "unit": "nats", "axes": "query"}]}]},
         {"keep": [{"keys": "a:b"}]},
         {"model": []},
         {"versions": {"torch": 2}},

@@ -9,7 +9,8 @@ import numpy as np
 from attnprobe.fields import Block, Field, Piece, Sample, Site
 from attnprobe.shapes import Shaped
 
-FORMAT = 1
+FORMAT = 2
+READABLE = (1, 2)  # 1 had weights only
 
 
 @dataclass(frozen=True)

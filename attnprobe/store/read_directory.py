@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from attnprobe.errors import CorruptRun, StoreError
 from attnprobe.fields import DTYPES, MAP, Field, Piece, Sample, TokenSequence, decode_rows
 from attnprobe.shapes import Int, Shaped
-from attnprobe.store.base import FORMAT, Manifest
+from attnprobe.store.base import FORMAT, READABLE, Manifest
 from attnprobe.store.journal import read_lines
 from attnprobe.store.validate import NUMBER, PARTS, STORED, Records, check_directory, make_manifest, open_plain
 
@@ -284,8 +284,9 @@ def read_manifest(path: Path) -> Manifest:
     version = record.get("format") if isinstance(record, dict) else None
     if type(version) is int and version > FORMAT:
         raise StoreError(
-            f"{path} has format {version}, which a newer attnprobe wrote; this one reads {FORMAT}: upgrade attnprobe"
+            f"{path} has format {version}, which a newer attnprobe wrote; this one reads up to {FORMAT}: upgrade "
+            "attnprobe"
         )
-    if type(version) is not int or version != FORMAT:
-        raise StoreError(f"{path} has format {version!r}, and this version of attnprobe reads {FORMAT}")
+    if type(version) is not int or version not in READABLE:
+        raise StoreError(f"{path} has format {version!r}, and this version of attnprobe reads {READABLE[0]} to {FORMAT}")
     return make_manifest(path / "manifest.json", record)

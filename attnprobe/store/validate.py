@@ -107,10 +107,19 @@ def _check_manifest(record: Mapping[str, Any]) -> None:
         for name in ("what", "dtype", "keys", "queries", "layers", "generated", "kind"):
             if not isinstance(kept.get(name, ""), str):
                 raise _Wrong(f"{name} of keep is {kept[name]!r}")
+        _check_measures(kept.get("measures", []))
         try:
             Indices.parse(kept.get("keys", "all"), "keys")
         except SelectionError as error:
             raise _Wrong(str(error)) from error
+
+
+def _check_measures(measures: object) -> None:
+    for one in measures if isinstance(measures, list) else [None]:
+        words = [one.get("name"), one.get("unit")] if isinstance(one, dict) else [None]
+        axes = one.get("axes") if isinstance(one, dict) else None
+        if not isinstance(axes, list) or not all(isinstance(word, str) for word in [*words, *axes]):
+            raise _Wrong(f"measures of keep hold {one!r}")
 
 
 class Records:
