@@ -25,6 +25,17 @@ def test_the_text_is_a_few_thousand_words() -> None:
     assert 2_000 < len(text.split()) < 10_000
 
 
+def test_a_stretched_demo_runs_on_any_length_and_repeats_its_positions() -> None:
+    model, _ = demo.load(positions=1300)
+    ids = torch.arange(200, 1500)[None] % 900 + 100
+    with torch.no_grad():
+        assert torch.isfinite(model(ids).logits).all()
+        first = model(ids[:, :8], position_ids=torch.arange(8)[None]).logits
+        again = model(ids[:, :8], position_ids=torch.arange(512, 520)[None]).logits
+    assert model.config.n_positions == 1300
+    assert torch.equal(first, again)
+
+
 def test_the_demo_is_at_most_8_megabytes() -> None:
     files = [file for file in Path(demo.__file__).parent.rglob("*") if file.is_file() and file.suffix != ".pyc"]
     assert sum(file.stat().st_size for file in files) <= 8_000_000

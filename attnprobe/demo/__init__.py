@@ -8,13 +8,16 @@ from attnprobe.errors import AttnprobeError
 path = Path(__file__).parent / "model"
 
 
-def load(directory: Path | None = None) -> tuple[Any, Any]:
+def load(directory: Path | None = None, positions: int | None = None) -> tuple[Any, Any]:
     """Load the bundled model, in float32 on SDPA, and its tokenizer. No network is used.
 
     Parameters
     ----------
     directory
         Another directory of the same layout; `path` if None.
+    positions
+        A longer context window than the model's 1,024 tokens. Its first 512 position embeddings, which training saw most,
+        are repeated, so it runs on any length and cannot tell positions 512 apart.
 
     Returns
     -------
@@ -37,8 +40,19 @@ def load(directory: Path | None = None) -> tuple[Any, Any]:
     model = AutoModelForCausalLM.from_pretrained(
         directory, dtype=torch.float32, attn_implementation="sdpa", local_files_only=True
     )
+    if positions is not None:
+        _stretch(model, positions)
     model.config.name_or_path = "demo"  # a run names the model, not where this installation lies
     return model.eval(), tokenizer
+
+
+def _stretch(model: Any, positions: int) -> None:
+    from torch import nn
+
+    embedding = model.transformer.wpe.weight.detach()[:512]
+    repeated = embedding.repeat(-(-positions // len(embedding)), 1)[:positions]
+    model.transformer.wpe = nn.Embedding.from_pretrained(repeated.clone(), freeze=False)
+    model.config.n_positions = positions
 
 
 def text() -> str:

@@ -56,15 +56,21 @@ def _by_shear(rows: SampleRows) -> Float[Tensor, "head bin"]:
     """Rows that follow each other: sheared by one column a row, a column is one distance, and sums go down columns."""
     heads, count, width = rows.weights.shape
     line = width + count - 1
+    if count == 1:  # as in generation: nothing to shear
+        return _bins(rows.weights[:, 0], rows.rows[0] - rows.start)
     memory = rows.scratch.take("shear", (heads, count * (line + 1)), torch.float32, rows.weights.device).zero_()
     # Row i begins at i * line + count - 1; read with lines of line + 1, it has moved i columns to the left.
     memory[:, count - 1 :].as_strided(
         (heads, count, width), (memory.stride(0), line, 1), memory.storage_offset() + count - 1
     ).copy_(rows.weights)
     sums = memory.view(heads, count, line + 1).sum(1)[:, :line]
-    # Column c holds distance farthest - c; the bins are cut out of it, on both sides of distance 0.
-    farthest = rows.rows[0] - rows.start + count - 1
-    result = rows.weights.new_zeros(heads, BINS)
+    return _bins(sums, rows.rows[0] - rows.start + count - 1)
+
+
+def _bins(sums: Float[Tensor, "head distance"], farthest: int) -> Float[Tensor, "head bin"]:
+    """Cut bins out of columns, of which column c holds distance farthest - c: on both sides of distance 0."""
+    line = sums.shape[1]
+    result = sums.new_zeros(len(sums), BINS)
     for number in range(max(farthest, line - 1 - farthest, 0).bit_length() + 1):
         low, high = (1 << number) >> 1, 1 << number
         for first, stop in {(farthest - high + 1, farthest - low + 1), (farthest + low, farthest + high)}:
