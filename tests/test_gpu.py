@@ -1,8 +1,10 @@
 """The promises on CUDA: run with ``pytest -m gpu`` on a machine that has one."""
 
+import contextlib
 from typing import Any
 
 import checks
+import measure_checks
 import models
 import numpy as np
 import pytest
@@ -156,3 +158,30 @@ def test_extra_device_memory_is_within_twice_the_budget() -> None:
 
     bare = peak(False)
     assert peak(True) - bare <= 2 * budget
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_measures_on_the_device_are_those_of_the_recorded_weights(dtype: torch.dtype) -> None:
+    model = on_device(n_positions=512).to(dtype)
+    keep = [ap.Weights(), ap.Measures("all", measure_checks.NAMES), ap.TopK("all", 5)]
+    batch = {name: tensor.cuda() for name, tensor in models.padded([300, 120], "left").items()}
+    with torch.no_grad(), ap.record(model, keep=keep) as rec:
+        model.generate(**batch, max_new_tokens=8, min_new_tokens=8, pad_token_id=0)
+    measure_checks.check_run(rec.run)
+
+
+def test_device_memory_of_measures_grows_with_the_length_and_not_with_its_square() -> None:
+    model = on_device(n_positions=16384).half()
+    extra = []
+    for length in (4096, 8192, 16384):
+        tokens, peaks = models.ids(1, length).cuda(), []
+        for measures in (None, "default"):
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
+            with torch.no_grad(), ap.record(model, measures=measures or "means") as rec:
+                with rec.paused() if measures is None else contextlib.nullcontext():
+                    model.transformer(tokens, use_cache=False)
+            peaks.append(torch.cuda.max_memory_allocated())
+        extra.append(peaks[1] - peaks[0])
+    assert max(extra) < 2 * (256 << 20)
+    assert extra[2] < 2.5 * max(extra[1], 16 << 20)

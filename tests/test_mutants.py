@@ -5,8 +5,10 @@ from dataclasses import replace
 from typing import Any
 
 import checks
+import measure_checks
 import models
 import pytest
+import torch
 
 import attnprobe.observer
 from attnprobe import call as call_module
@@ -14,6 +16,10 @@ from attnprobe.call import AttentionCall
 from attnprobe.engines import ENGINES, Tile
 from attnprobe.errors import AttnprobeError
 from attnprobe.lineage import Forward
+from attnprobe.measures import MEASURES, SampleRows, distances, repeats
+from attnprobe.measures.distances import Distances
+from attnprobe.measures.pooled import Pooled
+from attnprobe.measures.received import Received
 
 Patch = pytest.MonkeyPatch
 
@@ -113,12 +119,84 @@ def without(patch: Patch, **changes: Any) -> None:
     patch.setitem(ENGINES, "torch", lambda call, *a: original(replace(call, **changes), *a))
 
 
+def altered_measure(patch: Patch, name: str, alter: Callable[[torch.Tensor, SampleRows], torch.Tensor]) -> None:
+    original: Any = MEASURES[name]
+    patch.setitem(MEASURES, name, replace(original, compute=lambda rows: alter(original.compute(rows), rows)))
+
+
+def altered_fold(patch: Patch, fold: type, **changes: Callable[[SampleRows], Any]) -> None:
+    original: Any = fold.update  # type: ignore[attr-defined]
+
+    def update(self: Any, state: Any, rows: SampleRows) -> Any:
+        return original(self, state, replace(rows, **{name: change(rows) for name, change in changes.items()}))
+
+    patch.setattr(fold, "update", update)
+
+
+def entropy_in_bits(patch: Patch) -> None:
+    altered_measure(patch, "entropy", lambda values, rows: values / 0.6931)
+
+
+def argmax_in_the_tile(patch: Patch) -> None:
+    altered_measure(patch, "argmax", lambda values, rows: values - rows.start)
+
+
+def first_token_has_a_previous_one(patch: Patch) -> None:
+    altered_measure(patch, "previous", lambda values, rows: values.nan_to_num(0.0))
+
+
+def distances_one_bin_off(patch: Patch) -> None:
+    for name in ("_by_shear", "_by_mask"):
+        original = getattr(distances, name)
+        patch.setattr(distances, name, lambda rows, original=original: original(rows).roll(1, -1))
+
+
+def empty_rows_counted(patch: Patch) -> None:
+    altered_fold(patch, Distances, valid=lambda rows: None)
+
+
+def generated_rows_in_the_prompts_window(patch: Patch) -> None:
+    altered_fold(patch, Received, prompt_length=lambda rows: rows.query_length)
+
+
+def pooled_mean_over_full_cells(patch: Patch) -> None:
+    """The last cells of a length that is no multiple of the cell's are narrower."""
+    original = Pooled.finalize
+
+    def finalize(self: Pooled, state: Any, queries: int, keys: int) -> torch.Tensor:
+        found = original(self, state, queries, keys)
+        if not self.largest:
+            found[..., -1] *= ((keys - 1) % state.size[1] + 1) / state.size[1]
+        return found
+
+    patch.setattr(Pooled, "finalize", finalize)
+
+
+def own_token_is_a_repeat(patch: Patch) -> None:
+    original = repeats._matches
+
+    def matches(rows: SampleRows, ids: Any, shift: int) -> torch.Tensor:
+        return original(rows, ids, shift) | (rows.columns - shift == rows.positions[:, None])
+
+    patch.setattr(repeats, "_matches", matches)
+
+
 MODEL_MUTANTS: list[Callable[[Patch], None]] = [
     no_scale, no_mask, no_causal_rule, padding_ignored, head_offset, deferred,
 ]  # fmt: skip
 CALL_MUTANTS: list[Callable[[Patch], None]] = [
     upper_left_for_bottom_right, no_group, no_cap, no_sinks, no_bias, no_window,
 ]  # fmt: skip
+MEASURE_MUTANTS: dict[Callable[[Patch], None], str] = {
+    entropy_in_bits: "entropy",
+    argmax_in_the_tile: "argmax",
+    first_token_has_a_previous_one: "previous",
+    distances_one_bin_off: "distances",
+    empty_rows_counted: "distances",
+    generated_rows_in_the_prompts_window: "received_last",
+    pooled_mean_over_full_cells: "pooled_mean",
+    own_token_is_a_repeat: "duplicate",
+}
 KILLERS = {
     "deferred": ["reused static cache"],
     "no_mask": ["left", "generate, static"],
@@ -146,3 +224,14 @@ def test_checks_of_calls_kill(mutant: Callable[[Patch], None], monkeypatch: Patc
         with pytest.raises(AssertionError):
             checks.check_calls()
     checks.check_calls()
+
+
+@pytest.mark.parametrize("mutant", MEASURE_MUTANTS, ids=lambda m: m.__name__)
+def test_checks_of_measures_kill(mutant: Callable[[Patch], None], monkeypatch: Patch) -> None:
+    mutant(monkeypatch)
+    with pytest.raises(AssertionError, match=rf"(?s)^{MEASURE_MUTANTS[mutant]}\S*: .* (is not|ulp apart)"):
+        measure_checks.check_measures()
+
+
+def test_checks_of_measures_pass_what_is_right() -> None:
+    measure_checks.check_measures()

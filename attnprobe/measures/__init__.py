@@ -148,6 +148,8 @@ def _one(name: "str | Measure", asked: bool) -> Chosen:
         measure = made(int(match["number"])) if match["number"] else made()
     if match["mean"] and not isinstance(measure, RowMeasure):
         raise SelectionError(f"{name!r}: only a measure of rows has a mean, and {measure.name} is one of a whole head")
+    if match["mean"] and measure.dtype != "float32":
+        raise SelectionError(f"{name!r}: a mean of positions says nothing; write {measure.name!r}")
     return Chosen(measure, not match["mean"], asked)
 
 

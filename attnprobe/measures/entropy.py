@@ -18,7 +18,7 @@ SMALLEST = torch.finfo(torch.float32).tiny  # its product with its logarithm is 
 def entropy(rows: SampleRows) -> Float[Tensor, "head query"]:
     """Shannon entropy of the row as it is, in nats: 0 where one key has everything, ln n over n equal keys."""
     logs = torch.clamp(rows.weights, min=SMALLEST, out=rows.buffer()).log_()
-    return logs.mul_(rows.weights).sum(-1).neg_()
+    return 0 - logs.mul_(rows.weights).sum(-1)  # its negative would be -0.0 where one key has everything
 
 
 @row_measure(

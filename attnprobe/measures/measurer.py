@@ -123,6 +123,8 @@ class Measurer:
 
     def _count(self, values: Float[Tensor, "measure head query"], rows: SampleRows) -> None:
         part = Moments.of(values)
+        # A NaN is a row without a value; where the weights themselves are NaN, there is no mean to speak of.
+        part.mean.masked_fill_(rows.peak.isnan().any(-1), torch.nan)
         if self._moments is None:
             zeros = values.new_zeros(3, len(values), len(self._field.heads))
             self._moments = Moments(*zeros)

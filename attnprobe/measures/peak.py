@@ -21,4 +21,5 @@ def argmax(rows: SampleRows) -> Float[Tensor, "head query"]:
         return torch.full_like(rows.peak, torch.nan)
     # Twice as fast on a CPU as argmax, and of equal weights surely the first.
     behind = torch.eq(rows.weights, rows.peak[..., None], out=rows.buffer())  # 1 where it is the largest
-    return behind.mul_(rows.stop - rows.columns).amax(-1).neg_().add_(rows.stop)
+    found = behind.mul_(rows.stop - rows.columns).amax(-1).neg_().add_(rows.stop)
+    return found.masked_fill_(rows.peak.isnan(), torch.nan)  # NaN equals nothing, and would be behind the last column

@@ -20,10 +20,7 @@ def cell_size(length: int) -> int:
 
 @dataclass
 class Grid:
-    """Cells pooled so far, ``[head, row cell, column cell]``, their sizes in rows and columns, and counts of valid rows.
-
-    ``rows`` is ``[head, row cell]``.
-    """
+    """Cells pooled so far, ``[head, row cell, column cell]``, counts of valid rows, ``[head, row cell]``, and sizes."""
 
     cells: Float[Tensor, "head down across"]
     rows: Float[Tensor, "head down"]
@@ -87,9 +84,10 @@ class Pooled:
         """Cell by cell, at the larger lengths."""
         lengths = [max(g.cells.shape[1 + axis] * g.size[axis] for g in (first, second)) for axis in (0, 1)]
         first, second = self._fit(first, *lengths), self._fit(second, *lengths)
-        cells = first.cells.clone()
-        self._add(cells, second.cells)
-        return Grid(cells, first.rows + second.rows, first.size)
+        down, across = (-(-length // cell) for length, cell in zip(lengths, first.size, strict=True))
+        cells = first.cells[:, :down, :across].clone()
+        self._add(cells, second.cells[:, :down, :across])
+        return Grid(cells, first.rows[:, :down] + second.rows[:, :down], first.size)
 
     def finalize(self, state: Grid, query_length: int, key_length: int) -> Float[Tensor, "head down across"]:
         """The grid in float16."""

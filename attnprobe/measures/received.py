@@ -74,7 +74,7 @@ class Received:
     def merge(self, first: Float[Tensor, "head key"], second: Float[Tensor, "head key2"]) -> Float[Tensor, "head key3"]:
         """Sum, or the larger."""
         width = max(first.shape[1], second.shape[1])
-        first, second = _widen(first, width), _widen(second, width)
+        first, second = _widen(first, width)[:, :width], _widen(second, width)[:, :width]
         return torch.maximum(first, second) if self.largest else first + second
 
     def finalize(
