@@ -1,29 +1,31 @@
-"""One head of one site in one sample: a lazy, labelled map of weights."""
+"""One head of one site in one sample: a lazy, labelled map of weights, and what else was kept of it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from html import escape
-from operator import index as as_int
 from typing import TYPE_CHECKING, Any, SupportsIndex
 
 import numpy as np
 import pandas as pd
 
-from attnprobe.errors import NotKept, SelectionError
-from attnprobe.fields import DTYPES, Field, Piece, Sample, TokenSequence, describe_rows
+from attnprobe.errors import SelectionError
+from attnprobe.fields import DTYPES, Sample, Site, TokenSequence, describe_rows
+from attnprobe.held import Held, dtypes_of, largest_k, measures_of, no_top, no_weights, short
 from attnprobe.labels import labels_of, position_of
-from attnprobe.shapes import Float, Int
+from attnprobe.maps import Axis, Map, own_pieces
+from attnprobe.measured import HeadMeasures, Labels
+from attnprobe.shapes import Float
 from attnprobe.sizes import format_bytes
+from attnprobe.spans import SpanLike, as_spans
 from attnprobe.store.base import Reader
-from attnprobe.store.reading import kept_columns, kept_rows, read_rows
+from attnprobe.toprows import TopRows
 
 if TYPE_CHECKING:
     import matplotlib.axes
     import torch
 
 Position = str | SupportsIndex
-Axis = SupportsIndex | slice
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -32,34 +34,46 @@ class Head:
 
     Nothing is read before it is asked for. ``head[20_000:20_256, :512]`` reads that slice as a numpy array. Tables
     (`row`, `col`, `top`, `to_pandas`, `plot`) have the rows and columns that were kept; a slice that reaches beyond
-    them is refused.
+    them is refused. Where measures or the largest weights of each row were kept, `measures` and `topk` have them,
+    whether the weights are there or not.
 
     Attributes
     ----------
     sample
         The sample.
+    fields
+        All that was kept of the head.
     layer, number
         Layer and head, from 0.
     """
 
     reader: Reader
     sample: Sample
-    fields: tuple[tuple[Field, Sequence[Piece]], ...]
+    fields: Held
     number: int
-    labels: tuple[tuple[str, ...] | None, tuple[str, ...] | None] = (None, None)
+    labels: Labels = (None, None)
+
+    @property
+    def site(self) -> Site:
+        """The attention module."""
+        return self.fields[0][0].site
 
     @property
     def layer(self) -> int:
         """Layer number."""
-        return self.fields[0][0].site.layer
+        return self.site.layer
 
     @property
     def _queries(self) -> TokenSequence:
-        return self.sample.sequences[self.fields[0][0].site.queries]
+        return self.sample.sequences[self.site.queries]
 
     @property
     def _keys(self) -> TokenSequence:
-        return self.sample.sequences[self.fields[0][0].site.keys]
+        return self.sample.sequences[self.site.keys]
+
+    @property
+    def _where(self) -> str:
+        return f"{self.site.label} head {self.number}, sample {self.sample.id}"
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -68,39 +82,41 @@ class Head:
 
     @property
     def dtype(self) -> str:
-        """The dtype that values are stored in, or several; bfloat16 is read as float32, and several as the widest."""
-        return ", ".join(sorted({field.dtype for field, _ in self.fields}))
+        """The dtype that weights are stored in, or several; bfloat16 is read as float32, and several as the widest.
+
+        Empty where no weights were kept.
+        """
+        return dtypes_of(field for field, _ in self.fields)
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether weights were kept, all or some."""
+        return bool(self.dtype)
 
     @cached_property
+    def _map(self) -> Map:
+        weights = [(field, pieces) for field, pieces in self.fields if field.what == "weights"]
+        if not weights:
+            raise no_weights(self.fields, self.number, self._where)
+        return Map(self.reader, weights, self.number, self.shape, self._where)
+
+    @property
     def kept(self) -> tuple[int, ...]:
         """Positions of the rows that were kept (over all of `kept_keys`)."""
-        whole = [rows for rows, columns in self._held if columns == self.kept_keys]
-        return tuple(np.unique(np.concatenate(whole)).tolist())
+        return self._map.kept
 
-    @cached_property
+    @property
     def kept_keys(self) -> range:
         """Positions of the columns that were kept; the widest range, where a recording keeps several."""
-        return max((columns for _, columns in self._held), key=len)
-
-    @cached_property
-    def _held(self) -> list[tuple[Int[np.ndarray, " row"], range]]:
-        """The rows and columns of each field."""
-        length = self.shape[1]
-        return [
-            (np.array(kept_rows(self._mine(pieces)), np.int64), kept_columns(self.reader, field, length))
-            for field, pieces in self.fields
-        ]
-
-    def _mine(self, pieces: Sequence[Piece]) -> list[Piece]:
-        return [piece for piece in pieces if self.number in piece.heads]
+        return self._map.kept_keys
 
     @property
     def nbytes(self) -> int:
-        """Bytes that this head's rows take in the store."""
+        """Bytes that this head takes in the store."""
         return sum(
             DTYPES[field.dtype] * len(piece.rows) * piece.shape[2]
             for field, pieces in self.fields
-            for piece in self._mine(pieces)
+            for piece in own_pieces(pieces, self.number)
         )
 
     @property
@@ -127,6 +143,30 @@ class Head:
                 raise SelectionError(f"{len(given)} labels for {length} {axis}; give one a position")
         return replace(self, labels=(tuple(map(str, queries)), tuple(map(str, keys))))
 
+    # --- beside weights ------------------------------------------------------------------------------------------
+
+    @property
+    def measures(self) -> HeadMeasures:
+        """The measures that were kept: ``head.measures["entropy"]``."""
+        return HeadMeasures(self.reader, self.sample, self.fields, self.number, self.labels)
+
+    @property
+    def topk(self) -> TopRows:
+        """The largest weights of each row.
+
+        Raises
+        ------
+        NotKept
+            If they were not kept.
+        """
+        if not largest_k(self.fields):
+            raise no_top(self.fields, self._where)
+        names = (self.query_labels, self.key_labels)
+        return TopRows(self.reader, self.fields, self.number, self._where, self._row_of, names)
+
+    def _row_of(self, query: Position) -> int:
+        return position_of(query, self._queries, self.labels[0], f"sample {self.sample.id}")
+
     # --- reading -----------------------------------------------------------------------------------------------
 
     def __getitem__(self, index: Axis | tuple[Axis, Axis]) -> Any:
@@ -137,56 +177,7 @@ class Head:
         NotKept
             If a row was not kept.
         """
-        rows, columns = _axes(index)
-        chosen_rows, chosen_columns = _range(rows, self.shape[0], "row"), _range(columns, self.shape[1], "column")
-        span = chosen_columns if chosen_columns.step > 0 else chosen_columns[::-1]
-        values = self._read(chosen_rows, range(span[0], span[-1] + 1) if span else range(0))
-        values = values[:, :: chosen_columns.step] if span else values
-        if not isinstance(rows, slice):
-            values = values[0]
-        return values if isinstance(columns, slice) else values[..., 0]
-
-    def _read(self, rows: Sequence[int], columns: range) -> Float[np.ndarray, "query key"]:
-        """Rows and columns, from the fields that kept them, the most precise where several did."""
-        fitting = [
-            (field, pieces, kept)
-            for (field, pieces), (kept, wide) in zip(self.fields, self._held, strict=True)
-            if not columns or (columns[0] in wide and columns[-1] in wide)
-        ]
-        fitting.sort(key=lambda one: one[0].dtype != "float32")
-        if not fitting:
-            keys = self.kept_keys
-            raise NotKept(
-                f"columns {describe_rows(columns)} of {self._where} were not all kept; kept are columns "
-                f"{describe_rows(keys)}: write head[:, {keys.start}:{keys.stop}]"
-            )
-        wanted = np.asarray(rows, np.int64)
-        owner = np.full(len(wanted), -1)
-        for number, (_, _, kept) in enumerate(fitting):
-            owner[(owner < 0) & np.isin(wanted, kept)] = number
-        if (owner < 0).any():
-            rows = np.unique(np.concatenate([kept for _, _, kept in fitting])).tolist()
-            raise NotKept(
-                f"row {wanted[owner < 0][0]} of {self._where} was not kept; kept are rows {describe_rows(rows)} "
-                "(head.to_pandas() is the table of all kept rows)"
-            )
-        parts = {
-            number: read_rows(self.reader, field, pieces, [self.number], wanted[owner == number].tolist(), columns)[0]
-            for number, (field, pieces, _) in enumerate(fitting)
-            if (owner == number).any() or len(fitting) == 1
-        }
-        wide = np.dtype(np.float16 if self.dtype == "float16" else np.float32)
-        if len(parts) == 1:
-            only: np.ndarray = next(iter(parts.values())).astype(wide, copy=False)
-            return only
-        result = np.zeros((len(wanted), len(columns)), wide)
-        for number, part in parts.items():
-            result[owner == number] = part
-        return result
-
-    @property
-    def _where(self) -> str:
-        return f"{self.fields[0][0].site.label} head {self.number}, sample {self.sample.id}"
+        return self._map[index]
 
     def numpy(self) -> Float[np.ndarray, "query key"]:
         """The whole map.
@@ -223,44 +214,28 @@ class Head:
         TokenError
             If the token is not in the sample, or in it more than once.
         """
-        at = position_of(query, self._queries, self.labels[0], f"sample {self.sample.id}")
-        return pd.Series(self._read([at], self.kept_keys)[0], index=self._key_index, name=self.query_labels[at])
+        at = self._row_of(query)
+        return pd.Series(self._map.read([at], self.kept_keys)[0], index=self._key_index, name=self.query_labels[at])
 
     def col(self, key: Position) -> pd.Series:
         """How much each kept row attends to one token: query label to weight."""
         at = position_of(key, self._keys, self.labels[1], f"sample {self.sample.id}")
-        names = self.query_labels
-        index = pd.Index([names[row] for row in self.kept], name="query")
-        return pd.Series(self._read(self.kept, range(at, at + 1))[:, 0], index=index, name=self.key_labels[at])
+        values = self._map.read(self.kept, range(at, at + 1))[:, 0]
+        return pd.Series(values, index=self._query_index, name=self.key_labels[at])
 
     def top(self, k: int = 10) -> pd.DataFrame:
         """The `k` largest weights of the kept rows, largest first, ties in order of position; NaN counts as largest."""
         if k < 1:
             raise SelectionError(f"top({k}): ask for at least one weight")
-        first, keys = 256, self.kept_keys  # rows read at once
-        queries, columns, weights = np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32)
-        for start in range(0, len(self.kept), first):
-            rows = self.kept[start : start + first]
-            values = np.nan_to_num(self._read(rows, keys).astype(np.float32).reshape(-1), nan=np.inf)
-            if values.size > k:  # ties with the last one stay in, and are settled by the stable sort
-                at = np.flatnonzero(values >= np.partition(values, values.size - k)[values.size - k])
-            else:
-                at = np.arange(values.size)
-            queries = np.concatenate([queries, np.asarray(rows)[at // len(keys)]])
-            columns = np.concatenate([columns, at % len(keys) + keys.start])
-            weights = np.concatenate([weights, values[at]])
-            best = np.argsort(-weights, kind="stable")[:k]
-            queries, columns, weights = queries[best], columns[best], weights[best]
-        names, weights = (self.query_labels, self.key_labels), np.where(np.isinf(weights), np.nan, weights)
-        return pd.DataFrame(
-            {
-                "query": queries,
-                "key": columns,
-                "from": [names[0][i] for i in queries],
-                "to": [names[1][i] for i in columns],
-                "weight": weights,
-            }
-        )
+        queries, keys, weights = self._map.largest(k)
+        names = self.query_labels, self.key_labels
+        ends = {"from": [names[0][i] for i in queries], "to": [names[1][i] for i in keys]}
+        return pd.DataFrame({"query": queries, "key": keys, **ends, "weight": weights})
+
+    @property
+    def _query_index(self) -> "pd.Index[str]":
+        names = self.query_labels
+        return pd.Index([names[row] for row in self.kept], name="query")
 
     @property
     def _key_index(self) -> "pd.Index[str]":
@@ -269,9 +244,30 @@ class Head:
 
     def to_pandas(self) -> pd.DataFrame:
         """The table of the kept rows and columns, queries by keys, both labelled."""
-        names = self.query_labels
-        index = pd.Index([names[row] for row in self.kept], name="query")
-        return pd.DataFrame(self._read(self.kept, self.kept_keys), index=index, columns=self._key_index)
+        values = self._map.read(self.kept, self.kept_keys)
+        return pd.DataFrame(values, index=self._query_index, columns=self._key_index)
+
+    def group(self, queries: Sequence[SpanLike], keys: Sequence[SpanLike] | None = None) -> pd.DataFrame:
+        """Weights between runs of tokens, such as words: summed over the keys of a run, averaged over its queries.
+
+        Parameters
+        ----------
+        queries, keys
+            Runs of rows and of columns (``sample.words()``, ``range(3, 7)``); columns have the rows' where None.
+
+        Raises
+        ------
+        SelectionError
+            If a run is not in the sample.
+        NotKept
+            If a row or a column of one was not kept.
+        """
+        if keys is None and self.site.queries != self.site.keys:
+            raise SelectionError("the rows and columns of this head are of two sequences; give spans of both")
+        down = as_spans(queries, self.shape[0])
+        across = as_spans(queries if keys is None else keys, self.shape[1])
+        index = pd.Index([span.label for span in down], name="query")
+        return pd.DataFrame(self._map.group(down, across), index, pd.Index([span.label for span in across], name="key"))
 
     def to_circuitsvis(self) -> dict[str, Any]:
         """Arguments of ``circuitsvis.attention.attention_pattern``: ``tokens`` and ``attention`` ``[query, key]``."""
@@ -281,36 +277,23 @@ class Head:
         """Draw the kept rows as a heatmap (needs the ``plots`` extra)."""
         from attnprobe.show.plots import plot_map
 
-        values, names = self._read(self.kept, self.kept_keys), self.query_labels
-        rows = [names[row] for row in self.kept]
+        values = self._map.read(self.kept, self.kept_keys)
         title = f"layer {self.layer}, head {self.number}"
-        return plot_map(values, rows, list(self._key_index), title, ax, self.kept, self.kept_keys)
+        return plot_map(values, list(self._query_index), list(self._key_index), title, ax, self.kept, self.kept_keys)
 
     def __repr__(self) -> str:
         """Say where, how large, what kept."""
         queries, keys = self.shape
-        rows = "" if len(self.kept) == queries else f", rows {describe_rows(self.kept)} kept"
-        columns = "" if len(self.kept_keys) == keys else f", columns {describe_rows(self.kept_keys)} kept"
-        where = f"{self.fields[0][0].site.label} head {self.number}"
-        return f"<Head {where}: {queries} x {keys}, {self.dtype}, {format_bytes(self.nbytes)}{rows}{columns}>"
+        what = short(self.dtype, largest_k(self.fields), len(measures_of(field for field, _ in self.fields)))
+        rows = columns = ""
+        if self.has_weights:
+            rows = "" if len(self.kept) == queries else f", rows {describe_rows(self.kept)} kept"
+            columns = "" if len(self.kept_keys) == keys else f", columns {describe_rows(self.kept_keys)} kept"
+        where = f"{self.site.label} head {self.number}"
+        return f"<Head {where}: {queries} x {keys}, {what}, {format_bytes(self.nbytes)}{rows}{columns}>"
 
     def _repr_html_(self) -> str:
         head = f"<p><code>{escape(repr(self))}</code></p>"
-        small = max(self.shape) <= 32
-        return head + (self.to_pandas().to_html(float_format="{:.2f}".format) if small else "")
-
-
-def _axes(index: object) -> tuple[Axis, Axis]:
-    axes = index if isinstance(index, tuple) else (index, slice(None))
-    if len(axes) != 2 or not all(isinstance(axis, slice) or hasattr(axis, "__index__") for axis in axes):
-        raise SelectionError(f"head[{index!r}]: write head[row, column], each an int or a slice")
-    return axes
-
-
-def _range(index: Axis, length: int, what: str) -> range:
-    if isinstance(index, slice):
-        return range(length)[index]
-    number = as_int(index)
-    if not -length <= number < length:
-        raise SelectionError(f"{what} {number} is out of range: there are {length} (0 to {length - 1})")
-    return range(number % length, number % length + 1)
+        if not self.has_weights or max(self.shape) > 32:
+            return head
+        return head + self.to_pandas().to_html(float_format="{:.2f}".format)

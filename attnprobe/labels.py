@@ -20,6 +20,13 @@ def labels_of(sequence: TokenSequence, custom: Sequence[str] | None = None) -> t
     return tuple(str(i) for i in range(sequence.length))
 
 
+def repeats_of(sequence: TokenSequence) -> tuple[str, ...] | None:
+    """Labels of tokens without text, which tell which token comes again: ``~0 ~1 ~0``; None where there are no ids."""
+    if sequence.ids is None:
+        return None
+    return tuple(f"~{rank}" if rank >= 0 else f"[{i}]" for i, rank in enumerate(sequence.ids.tolist()))
+
+
 def position_of(token: str | SupportsIndex, sequence: TokenSequence, custom: Sequence[str] | None, what: str) -> int:
     """The position of a token: a number, or a string as the tokenizer shows it or as text.
 

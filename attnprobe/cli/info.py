@@ -1,5 +1,6 @@
 """``attnprobe info``: what a run holds."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ import click
 
 from attnprobe.cli.output import Output
 from attnprobe.cli.output import command as shared
-from attnprobe.fields import Sample
+from attnprobe.fields import Sample, Site
 from attnprobe.run import Run, open_run
 from attnprobe.show.prepare import printable
 from attnprobe.show.terminal import clip
@@ -26,13 +27,17 @@ def command(out: Output, run: Path) -> None:
 
 def figures(run: Run) -> dict[str, Any]:
     """The run's size as numbers: tokens of all samples, the most heads of a layer."""
-    kept = [field for sample in run.samples for field in run.reader.fields(sample.index)]
+    heads: dict[Site, set[int]] = {}
+    for sample in run.samples:
+        for field in run.reader.fields(sample.index):
+            heads.setdefault(field.site, set()).update(field.heads)
+    described = run.describe()
     return {
         "samples": len(run.samples),
         "tokens": sum(sample.sequences["main"].length for sample in run.samples),
-        "layers": len({field.site.layer for field in kept}),
-        "heads": max((len(field.heads) for field in kept), default=0),
-        "dtype": run.describe()["dtype"],
+        "layers": len({site.layer for site in heads}),
+        "heads": max(map(len, heads.values()), default=0),
+        **{name: described[name] for name in ("dtype", "top", "measures") if name in described},
         "bytes": run.nbytes,
     }
 
@@ -64,9 +69,7 @@ def _lines(path: Path, run: Run, out: Output) -> list[str]:
         sites = [site for site in run.sites if site.kind == kind]
         heads = sorted({site.heads for site in sites})
         rows.append(("sites", f"{len(sites)} {kind}-attention, {' or '.join(map(str, heads))} heads each"))
-    for kept in manifest.keep:
-        selection = ", ".join(f"{name} {kept[name]}" for name in kept if name not in ("what", "dtype"))
-        rows.append(("kept", f"{kept.get('what')} in {kept.get('dtype')}: {selection}"))
+    rows += [("kept", _item(kept)) for kept in manifest.keep]
     rows.append(("versions", ", ".join(f"{name} {version}" for name, version in manifest.versions.items())))
     rows.append(("recorded", manifest.created))
     lines = [str(path), repr(run), *(f"{name:<9} {value}" for name, value in rows)]
@@ -75,6 +78,21 @@ def _lines(path: Path, run: Run, out: Output) -> list[str]:
     if len(run.samples) > len(listed):
         lines.append(f"... and {len(run.samples) - len(listed):,} more samples (--json lists all)")
     return lines
+
+
+def _item(kept: Mapping[str, Any]) -> str:
+    """What one `keep` item kept, and of which heads and rows."""
+    words = {name: kept[name] for name in kept if name not in ("what", "dtype", "k", "measures")}
+    if isinstance(words.get("heads"), Mapping):
+        words["heads"] = " and ".join(f"{heads} of layer {layer}" for layer, heads in words["heads"].items())
+    selection = ", ".join(f"{name} {value}" for name, value in words.items())
+    what, dtype = kept.get("what"), kept.get("dtype")
+    if what == "measures":
+        listed = kept.get("measures")
+        names = [str(one.get("name")) for one in listed if isinstance(one, Mapping)] if isinstance(listed, list) else []
+        return f"measures: {selection.replace(', keys all', '')}: {', '.join(names)}"
+    whole = f"the {kept.get('k')} largest weights of each row" if what == "topk" else what
+    return f"{whole} in {dtype}: {selection}"
 
 
 def _describe(sample: Sample, width: int) -> str:

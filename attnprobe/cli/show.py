@@ -13,7 +13,9 @@ from attnprobe.cli.output import Output
 from attnprobe.cli.output import command as shared
 from attnprobe.errors import NotKept, SelectionError
 from attnprobe.head import Head
+from attnprobe.held import largest_k, no_weights
 from attnprobe.labels import position_of
+from attnprobe.measured import STATISTICS
 from attnprobe.run import Run, SampleRun, open_run
 from attnprobe.shapes import Float
 from attnprobe.show.colors import largest
@@ -24,6 +26,7 @@ _HEAD = re.compile(r"[lL](?P<layer>\d+)[hH](?P<head>\d+)|(?P<site>.+)\.(?P<numbe
 _NUMBER = re.compile(r"-?[0-9]+")
 LISTED = 8  # ids that a message names
 TOP = 10
+POOLED = {"pooled_max": "largest", "pooled_mean": "mean"}  # small pictures that are drawn where there are no weights
 CELLS = 160  # a longer map is shrunk to about so many rows and columns as it is read
 PART = 64  # rows read at once
 
@@ -36,7 +39,7 @@ PART = 64  # rows read at once
 @click.option("--limit", default=40, show_default=True, type=click.IntRange(min=1), help="Most keys that a row lists.")
 @shared
 def command(out: Output, run: Path, head: str, query: str | None, sample: str | None, limit: int) -> None:
-    """Show head L.H (layer and head, from 0) of RUN: a heatmap and its largest weights, or one token's row.
+    """Show head L.H (layer and head, from 0) of RUN: a heatmap, its largest weights and means, or one token's row.
 
     L.H is also written L3H1, or with a module's name for a layer, as for cross-attention.
 
@@ -50,7 +53,7 @@ def command(out: Output, run: Path, head: str, query: str | None, sample: str | 
     layer, number = parse_head(head, [site.key for site in opened.sites])
     chosen = pick(opened, sample)
     found: Head = chosen[layer, number]
-    site = found.fields[0][0].site
+    site = found.site
     where = {"sample": chosen.sample.id, "site": site.key, "layer": site.layer, "head": number}
     if query is None:
         _show_map(out, found, where)
@@ -107,46 +110,92 @@ def parse_head(text: str, sites: Sequence[str]) -> tuple[int | str, int]:
 
 
 def _show_map(out: Output, head: Head, where: dict[str, Any]) -> None:
-    top = head.top(TOP)
-    color, width = has_color(out.stdout), min(out.width, WIDEST)
-    rows: list[dict[str, Any]] = [
+    rows = _largest_weights(head)
+    means = head.measures.means
+    picture = _picture(out, head)
+    if rows is None and not means and not picture:
+        raise no_weights(head.fields, head.number, _title(head, where))
+    if out.as_json:
+        figures = {name: dict(zip(STATISTICS, values, strict=True)) for name, values in means.items()}
+        out.data({**where, **({} if rows is None else {"top": rows}), **({"measures": figures} if figures else {})})
+        return
+    lines: list[str | Text] = [_title(head, where), *picture]
+    if rows is not None:
+        lines += ["", f"the {len(rows)} largest weights, from query to key"]
+        lines += [f"{r['weight']:.4f}  {r['query']:>5} -> {r['key']:<5}  {r['from']} -> {r['to']}" for r in rows]
+    if means:
+        lines += ["", "means over rows, with their standard deviation", *_means(head)]
+    out.data(None, *lines)
+
+
+def _largest_weights(head: Head) -> list[dict[str, Any]] | None:
+    """Of the weights that were kept, or of the largest of each row, or None."""
+    if head.has_weights:
+        top = head.top(TOP)
+    elif largest_k(head.fields):
+        top = head.topk.to_pandas().sort_values("weight", ascending=False, kind="stable")[:TOP]
+    else:
+        return None
+    return [
         {"query": int(q), "key": int(k), "from": str(f), "to": str(t), "weight": float(w)}
         for q, k, f, t, w in top[["query", "key", "from", "to", "weight"]].itertuples(index=False)
     ]
-    if out.as_json:
-        out.data({**where, "top": rows})
-        return
-    values, rows_at, columns_at = read_map(head)
-    lines = [f"{row['weight']:.4f}  {row['query']:>5} -> {row['key']:<5}  {row['from']} -> {row['to']}" for row in rows]
-    scale = f"square-root scale, 0 to {largest(values):.4f}; a cell shows its largest weight"
+
+
+def _picture(out: Output, head: Head) -> list[str | Text]:
+    """The map, or a pooled one, and what its colours mean."""
+    color, width = has_color(out.stdout), min(out.width, WIDEST)
+    title: list[str | Text] = []
+    if head.has_weights:
+        values, rows, columns = read_map(head)
+        cell, unknown = "; a cell shows its largest weight", "one that is no number"
+    else:
+        name = next((name for name in POOLED if name in head.measures), None)
+        if name is None:
+            return []
+        pooled = head.measures[name]
+        values, (rows, columns) = pooled.values, [list(pooled.coords[dim]) for dim in pooled.dims]
+        size = " x ".join(str(at[1] - at[0] if len(at) > 1 else 1) for at in (rows, columns))
+        title = [f"{name}: the {POOLED[name]} weight of each {size} tokens (the weights were not kept)"]
+        cell, unknown = "", "one without a measured row"
+    scale = f"square-root scale, 0 to {largest(values):.4f}{cell}"
     if not np.isfinite(values).all():
-        scale += ", ? one that is no number"
-    out.data(
-        None,
-        _title(head, where),
-        heatmap(values, width - 10, color, rows_at, columns_at),
-        Text(scale, "dim"),
-        "",
-        f"the {len(lines)} largest weights, from query to key",
-        *lines,
-    )
+        scale += f", ? {unknown}"
+    return [*title, heatmap(values, width - 10, color, rows, columns), Text(scale, "dim")]
+
+
+def _means(head: Head) -> list[str]:
+    table = head.measures.to_pandas()
+    wide = max(map(len, table.index))
+    lines = []
+    for name, mean, std, count, unit in table.itertuples():
+        rows = 0 if np.isnan(count) else int(count)
+        shown = f"{mean:9.4f} +- {std:.4f}{'' if unit == 'mass' else f' {unit}'}"
+        lines.append(f"{name:<{wide}}  {shown:<32}  over {rows:,} row{'s' * (rows != 1)}")
+    return lines
 
 
 def _show_row(out: Output, head: Head, query: str, where: dict[str, Any], limit: int) -> None:
     token = int(query) if _NUMBER.fullmatch(query) else query
-    sequence = head.sample.sequences[head.fields[0][0].site.queries]
+    sequence = head.sample.sequences[head.site.queries]
     at = position_of(token, sequence, head.labels[0], f"sample {head.sample.id}")
-    keys = head.kept_keys
-    weights: np.ndarray = head[at, keys.start : keys.stop]
-    label, labels = head.query_labels[at], head.key_labels[keys.start : keys.stop]
+    label, rest = head.query_labels[at], None
+    if head.has_weights or not largest_k(head.fields):
+        keys: Sequence[int] = head.kept_keys
+        weights: np.ndarray = head[at, keys[0] : keys[-1] + 1] if keys else np.zeros(0, np.float32)
+    else:
+        weights, keys, rest = _top_row(head, at)
+    names = head.key_labels
+    labels = [names[key] for key in keys]
     if out.as_json:
         rows = [
             {"position": i, "token": key, "weight": float(weight)}
             for i, key, weight in zip(keys, labels, weights, strict=True)
         ]
-        out.data({**where, "query": {"position": at, "token": label}, "rows": rows})
+        others = {} if rest is None else {"rest": rest}
+        out.data({**where, "query": {"position": at, "token": label}, "rows": rows, **others})
         return
-    own = at if head.fields[0][0].site.kind == "self" else None
+    own = at if head.site.kind == "self" else None
     table = row_table(
         weights.astype(np.float32),
         labels,
@@ -158,11 +207,20 @@ def _show_row(out: Output, head: Head, query: str, where: dict[str, Any], limit:
         keys,
     )
     out.data(None, f"{_title(head, where)}: what {label} (position {at}) attends to", table)
+    if rest is not None:
+        out.data(None, Text(f"the {head.topk.k} largest weights were kept; {rest:.4f} is on other tokens", "dim"))
+
+
+def _top_row(head: Head, at: int) -> tuple[Float[np.ndarray, " key"], list[int], float]:
+    """The largest weights of a row in order of position, where they are, and the mass of the others."""
+    values, keys, rest = head.topk.at(at)
+    order = np.argsort(keys)
+    return values[order], keys[order].tolist(), rest
 
 
 def _title(head: Head, where: dict[str, Any]) -> str:
     queries, keys = head.shape
-    name = f" ({where['site']})" if head.fields[0][0].site.kind == "cross" else ""
+    name = f" ({where['site']})" if head.site.kind == "cross" else ""
     return f"layer {where['layer']}{name}, head {where['head']}, sample {where['sample']}, {queries} x {keys}"
 
 

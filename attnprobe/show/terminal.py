@@ -70,7 +70,7 @@ def heatmap(
         label = str(rows[down[2 * number // zoom]]) if number % _TICKS == 0 else ""
         text.append(f"{label:>{_GUTTER - 1}} ", "dim" if color else "").append_text(line).append("\n")
     starts = group_starts(len(columns), shrunk.shape[1] // zoom)
-    ticks = _column_ticks([columns[start] for start in starts for _ in range(zoom)])
+    ticks = column_ticks([columns[start] for start in starts for _ in range(zoom)])
     return text.append(" " * _GUTTER + ticks, "dim" if color else "")
 
 
@@ -99,7 +99,7 @@ def _shades(values: Float[np.ndarray, "row column"]) -> list[Text]:
     return [Text("".join((SHADES + "?")[i] for i in row)) for row in index]
 
 
-def _column_ticks(positions: Sequence[int]) -> str:
+def column_ticks(positions: Sequence[int]) -> str:
     """Positions under their columns, as far apart as they need."""
     line, width = "", len(positions)
     for column in range(0, width, max(_TICKS, 2 + len(str(positions[-1])))):
@@ -145,7 +145,7 @@ def row_table(
         first = np.argsort(unknown_first, kind="stable")[:limit].tolist()
         shown = sorted(i for i in first if not weights[i] <= 0 or positions[i] == query)
     names = [printable(labels[i]) for i in shown]
-    number = max(4, *(len(str(position)) for position in positions))
+    number = max([4, *(len(str(position)) for position in positions)])
     widest = max([5, *map(cell_len, names)])
     name = min(widest, max(5, width // 3))
     room = max(1, width - number - name - 14)  # between them: the mark, the weight and spaces

@@ -1,0 +1,178 @@
+"""The kept weights of one head, in one field or several, read as one map."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from operator import index as as_int
+from typing import Any, SupportsIndex
+
+import numpy as np
+
+from attnprobe.errors import NotKept, SelectionError
+from attnprobe.fields import Field, Piece, describe_rows
+from attnprobe.held import Held
+from attnprobe.shapes import Float, Int
+from attnprobe.spans import Span, sums
+from attnprobe.store.base import Reader
+from attnprobe.store.reading import kept_columns, kept_rows, read_rows
+
+TOGETHER = 256  # rows read at once
+Axis = SupportsIndex | slice
+
+
+@dataclass(frozen=True, eq=False)
+class Map:
+    """Weights of one head.
+
+    Attributes
+    ----------
+    reader, fields
+        Where they lie.
+    number
+        The head.
+    shape
+        Queries and keys of the sample.
+    where
+        Which head this is, for errors.
+    """
+
+    reader: Reader
+    fields: Held
+    number: int
+    shape: tuple[int, int]
+    where: str
+
+    @cached_property
+    def kept(self) -> tuple[int, ...]:
+        """Positions of the rows that were kept (over all of `kept_keys`)."""
+        whole = [rows for rows, columns in self._held if columns == self.kept_keys]
+        return tuple(np.unique(np.concatenate(whole)).tolist())
+
+    @cached_property
+    def kept_keys(self) -> range:
+        """Positions of the columns that were kept; the widest range, where a recording keeps several."""
+        return max((columns for _, columns in self._held), key=len)
+
+    @cached_property
+    def _held(self) -> list[tuple[Int[np.ndarray, " row"], range]]:
+        """The rows and columns of each field."""
+        return [
+            (np.array(kept_rows(own_pieces(pieces, self.number)), np.int64), self._columns(field))
+            for field, pieces in self.fields
+        ]
+
+    def _columns(self, field: Field) -> range:
+        return kept_columns(self.reader, field, self.shape[1])
+
+    def __getitem__(self, index: Axis | tuple[Axis, Axis]) -> Any:
+        """A slice of rows and columns, as numpy; an int drops its axis."""
+        rows, columns = _axes(index)
+        chosen_rows, chosen_columns = _range(rows, self.shape[0], "row"), _range(columns, self.shape[1], "column")
+        span = chosen_columns if chosen_columns.step > 0 else chosen_columns[::-1]
+        values = self.read(chosen_rows, range(span[0], span[-1] + 1) if span else range(0))
+        values = values[:, :: chosen_columns.step] if span else values
+        if not isinstance(rows, slice):
+            values = values[0]
+        return values if isinstance(columns, slice) else values[..., 0]
+
+    def read(self, rows: Sequence[int], columns: range) -> Float[np.ndarray, "query key"]:
+        """Rows and columns, from the fields that kept them, the most precise where several did.
+
+        Raises
+        ------
+        NotKept
+            If a row or a column was not kept.
+        """
+        fitting = [
+            (field, pieces, kept)
+            for (field, pieces), (kept, wide) in zip(self.fields, self._held, strict=True)
+            if not columns or (columns[0] in wide and columns[-1] in wide)
+        ]
+        fitting.sort(key=lambda one: one[0].dtype != "float32")
+        if not fitting:
+            keys = self.kept_keys
+            raise NotKept(
+                f"columns {describe_rows(columns)} of {self.where} were not all kept; kept are columns "
+                f"{describe_rows(keys)}: write head[:, {keys.start}:{keys.stop}]"
+            )
+        wanted = np.asarray(rows, np.int64)
+        owner = np.full(len(wanted), -1)
+        for number, (_, _, kept) in enumerate(fitting):
+            owner[(owner < 0) & np.isin(wanted, kept)] = number
+        if (owner < 0).any():
+            rows = np.unique(np.concatenate([kept for _, _, kept in fitting])).tolist()
+            raise NotKept(
+                f"row {wanted[owner < 0][0]} of {self.where} was not kept; kept are rows {describe_rows(rows)} "
+                "(head.to_pandas() is the table of all kept rows)"
+            )
+        parts = {
+            number: read_rows(self.reader, field, pieces, [self.number], wanted[owner == number].tolist(), columns)[0]
+            for number, (field, pieces, _) in enumerate(fitting)
+            if (owner == number).any() or len(fitting) == 1
+        }
+        half = {field.dtype for field, _ in self.fields} == {"float16"}
+        wide = np.dtype(np.float16 if half else np.float32)
+        if len(parts) == 1:
+            only: np.ndarray = next(iter(parts.values())).astype(wide, copy=False)
+            return only
+        result = np.zeros((len(wanted), len(columns)), wide)
+        for number, part in parts.items():
+            result[owner == number] = part
+        return result
+
+    def largest(self, k: int) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " n"], Float[np.ndarray, " n"]]:
+        """Rows, columns and values of the `k` largest of the kept rows, ties in order of position; NaN is largest."""
+        keys = self.kept_keys
+        queries, columns, weights = np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32)
+        for start in range(0, len(self.kept), TOGETHER):
+            rows = self.kept[start : start + TOGETHER]
+            values = np.nan_to_num(self.read(rows, keys).astype(np.float32).reshape(-1), nan=np.inf)
+            if values.size > k:  # ties with the last one stay in, and are settled by the stable sort
+                at = np.flatnonzero(values >= np.partition(values, values.size - k)[values.size - k])
+            else:
+                at = np.arange(values.size)
+            queries = np.concatenate([queries, np.asarray(rows)[at // len(keys)]])
+            columns = np.concatenate([columns, at % len(keys) + keys.start])
+            weights = np.concatenate([weights, values[at]])
+            best = np.argsort(-weights, kind="stable")[:k]
+            queries, columns, weights = queries[best], columns[best], weights[best]
+        return queries, columns, np.where(np.isinf(weights), np.nan, weights)
+
+    def group(self, down: Sequence[Span], across: Sequence[Span]) -> Float[np.ndarray, "down across"]:
+        """Sums over the columns of each run of keys, averaged over the rows of each run of queries; in float64."""
+        runs = np.array([(span.start, span.stop) for span in across])
+        first = int(runs.min())
+        columns = range(first, int(runs.max()))
+        parts: list[np.ndarray] = []
+        together: list[Span] = []
+        for number, span in enumerate(down):  # as many runs at once as make up a good read
+            together.append(span)
+            if sum(map(len, together)) >= TOGETHER or number == len(down) - 1:
+                summed = sums(
+                    self.read([row for one in together for row in range(one.start, one.stop)], columns), runs - first
+                )
+                counts = np.array([len(one) for one in together])
+                parts.append(np.add.reduceat(summed, np.cumsum(counts) - counts, axis=0) / counts[:, None])
+                together = []
+        return np.concatenate(parts)
+
+
+def own_pieces(pieces: Sequence[Piece], number: int) -> list[Piece]:
+    """The pieces that a head is in."""
+    return [piece for piece in pieces if number in piece.heads]
+
+
+def _axes(index: object) -> tuple[Axis, Axis]:
+    axes = index if isinstance(index, tuple) else (index, slice(None))
+    if len(axes) != 2 or not all(isinstance(axis, slice) or hasattr(axis, "__index__") for axis in axes):
+        raise SelectionError(f"head[{index!r}]: write head[row, column], each an int or a slice")
+    return axes
+
+
+def _range(index: Axis, length: int, what: str) -> range:
+    if isinstance(index, slice):
+        return range(length)[index]
+    number = as_int(index)
+    if not -length <= number < length:
+        raise SelectionError(f"{what} {number} is out of range: there are {length} (0 to {length - 1})")
+    return range(number % length, number % length + 1)
