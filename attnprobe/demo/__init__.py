@@ -51,7 +51,7 @@ def _stretch(model: Any, positions: int) -> None:
 
     embedding = model.transformer.wpe.weight.detach()[:512]
     repeated = embedding.repeat(-(-positions // len(embedding)), 1)[:positions]
-    model.transformer.wpe = nn.Embedding(*repeated.shape, _weight=repeated.clone())
+    model.transformer.wpe = nn.Embedding(positions, repeated.shape[1], _weight=repeated.clone())
     model.config.n_positions = positions
 
 
