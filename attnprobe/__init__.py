@@ -25,9 +25,10 @@ from attnprobe.version import VERSION
 __version__ = VERSION
 
 if TYPE_CHECKING:
-    from attnprobe.api import record
+    from attnprobe.api import plan, record
     from attnprobe.attentions import from_attentions
     from attnprobe.measures import SampleRows, row_measure
+    from attnprobe.planning import Plan
     from attnprobe.recorder import Recorder
 
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
     "Measures",
     "NotKept",
     "NothingRecorded",
+    "Plan",
     "Recorder",
     "Run",
     "RunExists",
@@ -52,12 +54,21 @@ __all__ = [
     "Weights",
     "from_attentions",
     "open",
+    "plan",
     "record",
     "row_measure",
 ]
 
 # These need torch, which takes seconds to import; reading a run does not.
-_NEED_TORCH = {"record": "api", "from_attentions": "attentions", "Recorder": "recorder", "SampleRows": "measures", "row_measure": "measures"}
+_NEED_TORCH = {
+    "Plan": "planning",
+    "Recorder": "recorder",
+    "SampleRows": "measures",
+    "from_attentions": "attentions",
+    "plan": "api",
+    "record": "api",
+    "row_measure": "measures",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -1,16 +1,22 @@
-"""`record`: what a user calls."""
+"""`record` and `plan`: what a user calls."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from attnprobe.errors import SelectionError
-from attnprobe.keep import Item, Measures, Weights
+from attnprobe.items import read_items
+from attnprobe.keep import Item
 from attnprobe.measures import Measure
+from attnprobe.planning import Load, Plan, Planner
+from attnprobe.planning.words import check_window, parse_device, parse_tokens
 from attnprobe.recorder import Recorder
 from attnprobe.selection import HeadsLike, IndexLike
+from attnprobe.sites import find_sites
+from attnprobe.sizes import parse_bytes
 
 
 def record(
@@ -78,36 +84,96 @@ def record(
     ...     model(**tokenizer("Maia likes to explore", return_tensors="pt"))
     >>> rec.run[0, 9].row(" explore")  # doctest: +SKIP
     """
-    words: dict[str, Any] = {
-        "layers": layers,
-        "heads": heads,
-        "queries": queries,
-        "keys": keys,
-        "generated": generated,
-        "kind": kind,
-        "dtype": dtype,
-    }
-    if measures is not None:
-        words["names"] = measures
-    kind_of_item = Weights if measures is None else Measures
-    spare = [name for name, value in words.items() if name == "names" or value != getattr(Weights(), name)]
-    if keep is None:
-        foreign = [name for name in spare if name not in kind_of_item.__dataclass_fields__]
-        if foreign:
-            raise SelectionError(
-                f"{', '.join(foreign)} beside measures= has no meaning, since no weights are kept; to keep both, write "
-                "keep=[Weights(...), Measures(...)]"
-            )
-        items: list[Item] = [kind_of_item(**{name: value for name, value in words.items() if name in spare})]
-    else:
-        if spare:
-            given = ", ".join(spare).replace("names", "measures")
-            raise SelectionError(f"{given} beside keep= has no meaning; put it into the Weights(...) of keep")
-        items = [keep] if isinstance(keep, Item) else list(keep)
-        if not items:
-            raise SelectionError("keep is empty: nothing would be recorded; write keep=[Weights(...)]")
-        wrong = next((item for item in items if not isinstance(item, Item)), None)
-        if wrong is not None:
-            raise SelectionError(f"keep holds {wrong!r}; write keep=[Weights(...), TopK(...), Measures(...)]")
+    items = read_items(
+        keep,
+        measures,
+        layers=layers,
+        heads=heads,
+        queries=queries,
+        keys=keys,
+        generated=generated,
+        kind=kind,
+        dtype=dtype,
+    )
     path = None if to is None else Path(to).absolute()  # a later change of directory does not move the run
     return Recorder(model, tokenizer, items, path, engine, budget, overwrite, text, threads)
+
+
+def plan(
+    model: nn.Module,
+    tokens: int | str | Sequence[int] | Tensor = 32768,
+    *,
+    batch: int = 1,
+    generate: int = 0,
+    source: int | str = 0,
+    to: str | Path | None = None,
+    keep: Sequence[Item] | Item | None = None,
+    layers: HeadsLike = "all",
+    heads: HeadsLike = "all",
+    queries: IndexLike = "all",
+    keys: IndexLike = "all",
+    generated: str = "all",
+    kind: str = "all",
+    dtype: Any = "float32",
+    measures: str | Measure | Sequence[str | Measure] | None = None,
+    budget: int | str = "256 MiB",
+    device: str | torch.device | None = None,
+) -> Plan:
+    """Tell what a recording will take, before anything runs: bytes kept, peak memory beside the model's, operations.
+
+    Bytes kept are exact for samples without padding; memory is what is taken at most; operations are estimates. Nothing
+    is run, and the model's numbers are not read: a model on the meta device does.
+
+    Parameters
+    ----------
+    model
+        A Hugging Face model.
+    tokens
+        Of the prompt: a number, ``"32k"`` (32 x 1024), or token ids, ``[batch, token]`` or those of one sample.
+    batch
+        Samples that run together.
+    generate
+        Tokens that are generated after the prompt.
+    source
+        Tokens that cross-attention looks at; 0 for a model that is run without.
+    to, keep, layers, heads, queries, keys, generated, kind, dtype, measures, budget
+        See `record`.
+    device
+        Where the model will run, ``"cuda"``; None for where it is (for a model on the meta device, the CPU).
+
+    Raises
+    ------
+    SelectionError
+        If a selection is malformed, out of range or empty, or the tokens do not fit the model's context window.
+    UnsupportedModel
+        If the model's attention is of an unknown kind.
+    BudgetError
+        If one row of one head does not fit `budget`. Whether the whole fits is ``plan.fits``, and ``plan.check()``
+        refuses what does not.
+
+    Examples
+    --------
+    >>> plan(model, "32k", queries="-1024:")  # doctest: +SKIP
+    """
+    items = read_items(
+        keep,
+        measures,
+        layers=layers,
+        heads=heads,
+        queries=queries,
+        keys=keys,
+        generated=generated,
+        kind=kind,
+        dtype=dtype,
+    )
+    length, rows = parse_tokens(tokens)
+    if rows is not None and batch not in (1, rows):
+        raise SelectionError(f"batch={batch} beside token ids of {rows} samples; leave it out")
+    if batch < 1 or generate < 0:
+        raise SelectionError(f"batch={batch}, generate={generate}: at least one sample, and no fewer than 0 tokens")
+    anatomy = find_sites(model)
+    check_window(anatomy.backbone, length, generate)
+    at = None if device is None else parse_device(device)
+    planner = Planner(model, anatomy, items, parse_bytes(budget), None if to is None else Path(to).absolute(), at)
+    seen = parse_tokens(source)[0] if source else 0
+    return planner.plan(Load(rows or batch, length, max(generate - 1, 0), 0, seen), generate)

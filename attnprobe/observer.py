@@ -39,8 +39,8 @@ class Observer:
         Where blocks and samples go.
     strings, text
         Looks token strings up, if there is a tokenizer; whether ids are kept at all.
-    every_thread
-        Whether calls of other threads than this one are seen.
+    every_thread, check
+        Whether calls of other threads than this one are seen; what refuses forward passes that do not fit.
     """
 
     def __init__(
@@ -53,6 +53,7 @@ class Observer:
         strings: Strings | None,
         text: bool,
         every_thread: bool,
+        check: Callable[[ForwardInputs, Forward], None],
     ) -> None:
         self._anatomy = anatomy
         self._kept = kept
@@ -61,6 +62,7 @@ class Observer:
         self._store = store
         self._strings = strings
         self._text = text
+        self._check = check
         self._thread = None if every_thread else threading.get_ident()
         self._lock = threading.RLock()
         self._closed = False
@@ -134,6 +136,8 @@ class Observer:
                 self._told.grown.append(forward.lineage)
             self._paused_forwards += bool(self._pauses)
             self._land(forward, inputs, bool(self._pauses))
+            if not self._pauses:
+                self._check(inputs, forward)
 
     def _land(self, forward: Forward, inputs: ForwardInputs, paused: bool) -> None:
         def land(*copies: Tensor | None) -> None:

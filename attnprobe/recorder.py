@@ -8,13 +8,16 @@ from typing import Any
 
 from torch import nn
 
+from attnprobe.arguments import ForwardInputs
 from attnprobe.call import MEANINGS
-from attnprobe.engines import get_engine
+from attnprobe.engines import ENGINES, get_engine
 from attnprobe.errors import AttnprobeError, NotKept, SelectionError, UnsupportedModel
 from attnprobe.fields import Site
 from attnprobe.hooks import watching
 from attnprobe.keep import Item, resolve
+from attnprobe.lineage import Forward
 from attnprobe.observer import Observer
+from attnprobe.planning import Load, Planner
 from attnprobe.provenance import describe_model, make_manifest
 from attnprobe.run import Run
 from attnprobe.sites import Anatomy, compiled_parts, find_sites
@@ -62,6 +65,7 @@ class Recorder:
         self._state = "new"
         self._store: MemoryStore | DirectoryWriter
         self._observer: Observer
+        self._planner: Planner | None = None
 
     def __enter__(self) -> "Recorder":
         """Open the store, then watch the model."""
@@ -69,6 +73,9 @@ class Recorder:
             raise AttnprobeError("a recorder records one block; call record() again for another")
         self._anatomy = find_sites(self._model)  # again: the model may have been changed since record()
         _refuse(self._model, self._anatomy, self._watched)
+        if self._engine is ENGINES["torch"]:  # a plan knows how this one cuts
+            items = [kept.item for kept in self._kept]
+            self._planner = Planner(self._model, self._anatomy, items, self._budget, self._to)
         manifest = make_manifest(describe_model(self._model), self._anatomy.sites, self._kept, self._text)
         if self._to is None:
             self._store = MemoryStore(manifest)
@@ -86,6 +93,7 @@ class Recorder:
                 self._strings,
                 self._text,
                 self._every_thread,
+                self._check,
             )
             with ExitStack() as unwatch:
                 unwatch.enter_context(watching(self._model, self._anatomy, self._watched, self._observer))
@@ -122,6 +130,12 @@ class Recorder:
                 self._store.remove_if_empty()
             else:
                 self._store.drop_replaced()
+
+    def _check(self, inputs: ForwardInputs, forward: Forward) -> None:
+        """Refuse a sample that starts, before the model runs, if what is kept of it does not fit what is free."""
+        if self._planner is not None and forward.opening:
+            source = 0 if inputs.source is None else inputs.source.shape[-1]
+            self._planner.check(Load(inputs.batch, inputs.count, 0, forward.start, source))
 
     @property
     def run(self) -> Run:

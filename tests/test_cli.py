@@ -144,6 +144,34 @@ def test_capture_keeps_what_is_selected(model: Path, tmp_path: Path, run: Path) 
         ap.open(tmp_path / "run")[0, 0]
 
 
+@pytest.mark.parametrize(
+    ("keep", "items"),
+    [
+        (["topk:3"], [{"what": "topk", "k": 3, "dtype": "float16"}]),
+        (["weights", "topk"], [{"what": "weights", "dtype": "float16"}, {"what": "topk", "k": 8, "dtype": "float16"}]),
+        (["weights", "measures:entropy,max"], [{"what": "weights", "dtype": "float16"}, {"what": "measures"}]),
+    ],
+)
+def test_capture_keeps_what_is_named(keep: list[str], items: list[dict[str, Any]], model: Path, tmp_path: Path) -> None:
+    named = [part for one in keep for part in ("--keep", one)]
+    options = [*named, "--heads", "L1H0", "--queries", "-2:", "--dtype", "float16"]
+    result = call("capture", model, "--text", SENTENCE, "-o", tmp_path / "run", *options)
+    assert result.exit_code == 0, result.output
+    kept = ap.open(tmp_path / "run").manifest.keep
+    assert [{name: one[name] for name in wanted} for one, wanted in zip(kept, items, strict=True)] == items
+    assert all((one["heads"], one["queries"]) == ({"1": "0"}, "-2:") for one in kept)
+    if "measures" in keep[-1]:
+        assert [one["name"] for one in kept[-1]["measures"]] == ["entropy", "max"]
+
+
+def test_capture_of_measures_keeps_the_default_ones_and_no_weights(model: Path, tmp_path: Path) -> None:
+    result = call("capture", model, "--text", SENTENCE, "-o", tmp_path / "run", "--keep", "measures")
+    assert result.exit_code == 0, result.output
+    run = ap.open(tmp_path / "run")
+    whats = {field.what for field in run.reader.fields(0)}
+    assert {"entropy", "received", "pooled_max"} <= whats and "weights" not in whats
+
+
 def test_generated_tokens_are_recorded(model: Path, tmp_path: Path, ids: torch.Tensor) -> None:
     result = call("capture", model, "--text", SENTENCE, "-o", tmp_path / "run", "--generate", 5)
     assert result.exit_code == 0, result.output
@@ -211,6 +239,13 @@ def test_more_tokens_than_the_context_window(options: list[Any], fix: str, model
         (["--text", "x", "--heads", "zero"], "zero"),
         (["--text", "x", "--dtype", "int8"], "int8"),
         (["--text", "x", "--budget", "much"], "much"),
+        (["--text", "x", "--keep", "everything"], "weights, topk:K, measures"),
+        (["--text", "x", "--keep", "topk:some"], "weights, topk:K, measures"),
+        (["--text", "x", "--keep", "topk:0"], "k=0"),
+        (["--text", "x", "--keep", "measures:nonsense"], "no measure 'nonsense'"),
+        (["--text", "x", "--keep", "topk:3", "--keep", "topk:4"], "--keep topk is there twice"),
+        (["--text", "x", "--keep", "measures", "--dtype", "float16"], "--dtype float16 has no meaning"),
+        (["--text", "x", "--keep", "measures", "--keys", ":5"], "--keys :5 has no meaning"),
         (["--text", ""], "empty"),
         (["--file", "nowhere.txt"], "nowhere.txt"),
         (["--file", sys.executable], "not UTF-8"),
@@ -218,6 +253,19 @@ def test_more_tokens_than_the_context_window(options: list[Any], fix: str, model
 )
 def test_wrong_options(options: list[str], words: str, model: Path, tmp_path: Path) -> None:
     refused(call("capture", model, *options, "-o", tmp_path / "run"), 2, words)
+
+
+@pytest.mark.usefixtures("never_loaded")
+def test_what_does_not_fit_ends_with_4_before_the_model_is_loaded(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from attnprobe.planning import free
+
+    monkeypatch.setattr(free, "disk", lambda path: 2 << 20)
+    text = Path(demo.__file__).with_name("text.txt")
+    result = call("capture", model, "--file", text, "--max-tokens", 1000, "-o", tmp_path / "run", "--heads", "0")
+    refused(result, 4, "1,000 tokens do not fit", "of disk", "--keep measures --heads 0", "--queries -")
+    assert not (tmp_path / "run").exists()
 
 
 def test_heads_that_the_model_lacks(model: Path, tmp_path: Path) -> None:
@@ -500,7 +548,7 @@ def test_wrong_usage_ends_a_process_with_2(run: Path) -> None:
 
 def test_help_names_every_command_and_exit_code() -> None:
     shown = call("--help").stdout
-    for word in ("capture", "info", "show", "130 interrupted"):
+    for word in ("capture", "info", "plan", "show", "130 interrupted"):
         assert word in shown
     assert "attnprobe capture gpt2" in call("capture", "--help").stdout
 
@@ -512,7 +560,8 @@ def test_the_version_is_that_of_the_code() -> None:
 def test_reading_takes_no_torch(run: Path) -> None:
     program = (
         "import sys\nfrom click.testing import CliRunner\nfrom attnprobe.cli import main\n"
-        "for line in (['--help'], ['capture', '--help'], ['info', sys.argv[1]], ['show', sys.argv[1], '0.0']):\n"
+        "helps = [['--help'], ['capture', '--help'], ['plan', '--help']]\n"
+        "for line in (*helps, ['info', sys.argv[1]], ['show', sys.argv[1], '0.0']):\n"
         "    assert CliRunner().invoke(main, line).exit_code == 0, line\n"
         "    assert not {'torch', 'transformers'} & set(sys.modules), line\n"
     )

@@ -13,7 +13,7 @@ import click
 
 from attnprobe.version import VERSION
 
-COMMANDS = ("capture", "info", "show")
+COMMANDS = ("capture", "info", "plan", "show", "stats")
 
 
 class _Commands(click.Group):

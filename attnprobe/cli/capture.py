@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from attnprobe.cli.info import figures
-from attnprobe.cli.models import Named
+from attnprobe.cli.keeping import read_keep, selecting
+from attnprobe.cli.models import Named, pick_device
 from attnprobe.cli.output import Output
 from attnprobe.cli.output import command as shared
 from attnprobe.cli.progress import Streamer, bytes_on_disk, recording
 from attnprobe.errors import RunExists, SelectionError, StoreError
-from attnprobe.keep import Weights
 from attnprobe.sizes import format_bytes, parse_bytes
 
 if TYPE_CHECKING:  # it needs torch, which takes seconds to import
@@ -29,11 +29,7 @@ if TYPE_CHECKING:  # it needs torch, which takes seconds to import
 @click.option(
     "-o", "--out", "run", type=click.Path(path_type=Path), required=True, metavar="RUN", help="Where to write."
 )
-@click.option("--layers", default="all", show_default=True, help='Layers: "0,3-5", "-1", "::4".')
-@click.option("--heads", default="all", show_default=True, help='Heads: as layers, or across them: "L5H1,L6H9".')
-@click.option("--queries", default="all", show_default=True, help='Rows of the prompt: "-64:", "0,10".')
-@click.option("--keys", default="all", show_default=True, help='One range of columns: ":512".')
-@click.option("--dtype", default="float32", show_default=True, help="What weights are stored in: float16, bfloat16.")
+@selecting
 @click.option("--generate", type=click.IntRange(min=1), metavar="N", help="Generate up to N tokens too, greedily.")
 @click.option("--max-tokens", type=click.IntRange(min=1), metavar="N", help="Run on the first N tokens of the text.")
 @click.option("--device", default="auto", show_default=True, help='"cpu", "cuda:1"; auto is CUDA where there is one.')
@@ -48,19 +44,15 @@ def command(
     text: str | None,
     file: Path | None,
     run: Path,
-    layers: str,
-    heads: str,
-    queries: str,
-    keys: str,
-    dtype: str,
     generate: int | None,
     max_tokens: int | None,
     device: str,
     budget: str,
     overwrite: bool,
     no_text: bool,
+    **selection: Any,
 ) -> None:
-    """Run MODEL on a text and write its attention weights to RUN.
+    """Run MODEL on a text and write its attention weights, or what is computed of them, to RUN.
 
     MODEL is "demo" (the bundled one), a directory, or a name on the Hugging Face hub. The text is --text, --file, or
     standard input where "-" is given.
@@ -68,19 +60,24 @@ def command(
     \b
     attnprobe capture demo --text "Maia likes to explore her world!" -o runs/maia
     attnprobe capture gpt2 --file book.txt --max-tokens 1024 --heads L5H1,L6H9 --dtype float16 -o runs/book
+    attnprobe capture gpt2 --file book.txt --max-tokens 1024 --keep topk:8 --keep measures -o runs/book
     echo "To be, or" | attnprobe capture demo - --generate 20 -o runs/hamlet
     """  # noqa: D301 (click wants the backspace itself)
     # All that can be wrong is found before the model is loaded, cheapest first.
-    keep = Weights(layers=layers, heads=heads, queries=queries, keys=keys, dtype=dtype)
+    keep = read_keep(**selection)
     parse_bytes(budget)
     _check_target(run, overwrite)
     words = _read_text(source, text, file)
     named = Named(model, progress=out.stderr.is_terminal and not out.quiet)
     ids = _tokenize(named, words, max_tokens, generate or 0)
-    loaded = named.load(_device(device))
-    out.detail(f"{type(loaded).__name__} {model}, {str(loaded.dtype).removeprefix('torch.')} on {loaded.device}")
+    where = pick_device(device)
 
-    from attnprobe.api import record
+    from attnprobe.api import plan, record
+
+    expected = plan(named.outline(), ids, generate=generate or 0, to=run, keep=keep, budget=budget, device=where)
+    expected.check(command_line=True)
+    loaded = named.load(where)
+    out.detail(f"{type(loaded).__name__} {model}, {str(loaded.dtype).removeprefix('torch.')} on {loaded.device}")
 
     recorder = record(loaded, named.tokenizer, to=run, keep=keep, budget=budget, overwrite=overwrite, text=not no_text)
     began = time.perf_counter()
@@ -141,14 +138,6 @@ def _tokenize(named: Named, text: str, max_tokens: int | None, generate: int) ->
         have += f" and {generate:,} are to be generated"
     fix = "generate fewer" if generate >= window else f"cut the text with --max-tokens {window - generate}"
     raise SelectionError(f"{have}, but the context window of {named.name} has {window:,}; {fix}")
-
-
-def _device(name: str) -> str:
-    if name != "auto":
-        return name
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _run(out: Output, model: Any, ids: list[int], recorder: "Recorder", run: Path, generate: int | None) -> None:

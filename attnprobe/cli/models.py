@@ -2,6 +2,8 @@
 
 import logging
 import os
+from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +28,22 @@ class Named:
                 raise AttnprobeError("the bundled model is missing from this installation; install attnprobe again")
         elif not Path(name).is_dir() and (name.startswith((".", "/", "~")) or name.count("/") > 1):
             raise AttnprobeError(f"there is no model directory {name}")
-        config = self._try(AutoConfig)
-        self.tokenizer: Any = self._try(AutoTokenizer)
-        window = getattr(config, "max_position_embeddings", None)
+        self._config: Any = self._try(AutoConfig)
+        self._tokenizer = AutoTokenizer
+        window = getattr(self._config, "max_position_embeddings", None)
         self.window: int | None = window if isinstance(window, int) and window > 0 else None
 
+    @cached_property
+    def tokenizer(self) -> Any:
+        """The model's tokenizer."""
+        return self._try(self._tokenizer)
+
     def _try(self, factory: Any, **options: Any) -> Any:
+        return self._explained(lambda: factory.from_pretrained(self._where, **options))
+
+    def _explained(self, make: Callable[[], Any]) -> Any:
         try:
-            return factory.from_pretrained(self._where, **options)
+            return make()
         except Exception as error:
             if out_of_memory(error):
                 raise
@@ -47,6 +57,19 @@ class Named:
             )
         first = str(error).strip().splitlines()
         return first[0] if first else type(error).__name__
+
+    def outline(self) -> Any:
+        """The model without its numbers, made of its configuration on the meta device."""
+        import torch
+        from transformers import AutoModelForCausalLM
+
+        options = {"dtype": torch.float32} if self.name == "demo" else {}  # as it is loaded
+
+        def make() -> Any:
+            with torch.device("meta"):
+                return AutoModelForCausalLM.from_config(self._config, attn_implementation="sdpa", **options).eval()
+
+        return self._explained(make)
 
     def load(self, device: str) -> Any:
         """The model in eval mode on a device, on SDPA."""
@@ -65,6 +88,15 @@ class Named:
             if out_of_memory(error):
                 raise
             raise SelectionError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}") from error
+
+
+def pick_device(name: str) -> str:
+    """A device by name; ``"auto"`` is CUDA where there is one."""
+    if name != "auto":
+        return name
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _silence(progress: bool) -> None:

@@ -1,0 +1,134 @@
+"""The bytes that are kept, to the byte: the blocks that the engine's cutting makes, joined as the stores join them."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from attnprobe.fields import DTYPES, Site
+from attnprobe.keep import Kept, Measures, TopK, Weights
+from attnprobe.measures import RowMeasure
+from attnprobe.planning.joined import Joining, Outline, Place, Writes
+from attnprobe.planning.load import Geometry, Setting, Tiles, follows
+from attnprobe.planning.metered import Folding, fold, present
+from attnprobe.store.join import BLOCK
+
+FOLLOWED = 50_000  # blocks of generated rows that are followed one by one; of more, those of one sample of a site
+
+
+@dataclass(frozen=True)
+class KeptBytes:
+    """Bytes kept of each item, and bytes of small blocks that wait to be joined at most."""
+
+    items: tuple[int, ...]
+    held: int
+
+
+def kept_bytes(setting: Setting) -> KeptBytes:
+    """The bytes of every item.
+
+    To the byte, but for weights kept beside other items, or of very many generated rows, where the store's bound on
+    waiting blocks is met: these differ by some zeros at the sides of joined blocks.
+
+    Raises
+    ------
+    BudgetError
+        If one row does not fit the budget.
+    """
+    items, held = _maps(setting)
+    for kept in setting.kept:
+        if not isinstance(kept.item, Weights):
+            items[kept.group], waiting = _rows(setting, kept)
+            held += waiting
+    return KeptBytes(tuple(items[kept.group] for kept in setting.kept), min(held, setting.held))
+
+
+def _maps(setting: Setting) -> tuple[dict[int, int], int]:
+    """Bytes of the `Weights` items, by group, and of their blocks that wait."""
+    weights = [kept for kept in setting.kept if isinstance(kept.item, Weights)]
+    sites = [site for site in range(len(setting.sites)) if setting.runs(site)]
+    load = setting.load
+    alike: dict[int, int] = dict.fromkeys(sites, 1)
+    if load.fed * load.batch * len(sites) * len(weights) > FOLLOWED:
+        kinds: dict[object, int] = {}
+        for site in sites:
+            kind = setting.shapes[site], tuple(len(kept.heads.get(site, ())) for kept in weights)
+            alike[kinds.setdefault(kind, site)] += 1
+        alike = {site: alike[site] - 1 for site in kinds.values()}
+    joining = Joining(setting.held if len(alike) == len(sites) else float("inf"))
+    _write_prompt(setting, weights, alike, joining)
+    for step in range(1, load.fed + 1):
+        for site in alike:
+            for kept in weights:
+                if site in kept.heads and follows(kept):
+                    for tiles in setting.tiles(site, kept, step):
+                        for sample, block in _blocks(setting, kept, tiles):
+                            joining.write(_place(site, kept, tiles), sample, block)
+    joining.finish()
+    found = {kept.group: 0 for kept in weights}
+    for ((site, group, *_), _), nbytes in joining.handed_on.items():
+        found[group] += nbytes * alike[site]
+    return found, joining.peak * max(alike.values(), default=1)
+
+
+def _write_prompt(setting: Setting, weights: Sequence[Kept], sites: Mapping[int, int], joining: Joining) -> None:
+    """The prompt's rows, groups of heads that are alike being taken apart once."""
+    apart: dict[object, tuple[Writes, Joining]] = {}
+    for site in sites:
+        for kept in weights:
+            if site not in kept.heads:
+                continue
+            for tiles in setting.tiles(site, kept):
+                kind = setting.shapes[site], kept.group, tiles.heads
+                if kind not in apart:
+                    apart[kind] = list(_blocks(setting, kept, tiles)), Joining(float("inf"))
+                    for sample, block in apart[kind][0]:
+                        apart[kind][1].write((), sample, block)
+                joining.write_alike(_place(site, kept, tiles), *apart[kind])
+
+
+def _place(site: int, kept: Kept, tiles: Tiles) -> Place:
+    """What blocks are joined by, but for their sample."""
+    return site, kept.group, tiles.first, tiles.heads
+
+
+def _blocks(setting: Setting, kept: Kept, tiles: Tiles) -> Iterator[tuple[int, Outline]]:
+    """The blocks that are cut out of tiles, each with its sample, in the order in which they are written."""
+    assert isinstance(kept.item, Weights)
+    itemsize, keys = DTYPES[kept.item.dtype], kept.selection.keys
+    for count, stop in zip(tiles.counts.tolist(), tiles.stops.tolist(), strict=True):
+        start = keys.start or 0
+        end = stop if keys.stop is None else min(stop, keys.stop)
+        block = Outline(tiles.heads, count, start, max(start, end), itemsize)
+        for sample in range(setting.load.batch):
+            yield sample, block
+
+
+def _rows(setting: Setting, kept: Kept) -> tuple[int, int]:
+    """Bytes of an item whose rows have the same length everywhere, and of its blocks that wait."""
+    load, rows = setting.load, setting.load.kept_rows(kept.selection)
+    total = waiting = 0
+    for site, heads in kept.heads.items():
+        if not rows or not setting.runs(site):
+            continue
+        fields = _row_fields(kept, setting.sites[site], setting.shapes[site])
+        own = sum(fields)
+        if isinstance(kept.item, Measures):
+            total += load.batch * folding(setting, site, kept).kept
+        total += load.batch * len(heads) * rows * own
+        waiting += load.batch * sum(min(len(heads) * rows * field, BLOCK) for field in fields)
+    return total, waiting
+
+
+def _row_fields(kept: Kept, site: Site, shape: Geometry) -> list[int]:
+    """Bytes of one row of one head of each field that is written as rows come."""
+    if isinstance(kept.item, TopK):
+        return [kept.item.k * DTYPES[kept.item.dtype], kept.item.k * 4, 4]
+    assert isinstance(kept.item, Measures)
+    there = present(kept.item.chosen, site, shape.sink)
+    return [DTYPES[one.measure.dtype] for one in there if one.rows and isinstance(one.measure, RowMeasure)]
+
+
+def folding(setting: Setting, site: int, kept: Kept) -> Folding:
+    """What a `Measures` item folds rows of one sample into at a site."""
+    assert isinstance(kept.item, Measures)
+    there = present(kept.item.chosen, setting.sites[site], setting.shapes[site].sink)
+    return fold(there, len(kept.heads[site]), setting.load.length, setting.load.key_length(setting.sites[site]))
