@@ -9,12 +9,11 @@ import numpy as np
 import pandas as pd
 
 from attnprobe.errors import NotKept, SelectionError
-from attnprobe.fields import Field, Piece, Sample, Site
+from attnprobe.fields import STATISTICS, Field, Piece, Sample, Site
 from attnprobe.held import HOW, MEAN, Held, is_measure
 from attnprobe.labelled import Labelled, import_xarray
 from attnprobe.labels import repeats_of
 from attnprobe.measured import (
-    STATISTICS,
     Labels,
     Values,
     in_order,

@@ -45,11 +45,8 @@ def cut(
     inside = columns >= 0
     if not inside.all():
         stray = part[:, :, index_of(np.flatnonzero(~inside))]
-        if stray.numel() and float(stray.max()) > OUTSIDE:
-            raise UnsupportedCall(
-                f"a row attends with weight {float(stray.max()):.3g} to a column that is padding or unused; the mask "
-                "that the attention function was given differs from the model's attention_mask"
-            )
+        if stray.numel():
+            refuse_stray(float(stray.max()))
     kept = np.flatnonzero(inside & (columns >= (keys.start or 0)))
     if keys.stop is not None:
         kept = kept[columns[kept] < keys.stop]
@@ -60,6 +57,21 @@ def cut(
     start = int(columns[kept[0]]) if len(kept) else 0
     values = part[:, :, index_of(kept)].to(dtype).contiguous()
     return Block(heads, as_runs(positions[rows]), start, values)
+
+
+def refuse_stray(weight: float) -> None:
+    """Refuse weight on columns that are not of the sample.
+
+    Raises
+    ------
+    UnsupportedCall
+        If there is some.
+    """
+    if weight > OUTSIDE:
+        raise UnsupportedCall(
+            f"a row attends with weight {weight:.3g} to a column that is padding or unused; the mask that "
+            "the attention function was given differs from the model's attention_mask"
+        )
 
 
 def as_runs(ascending: Int[np.ndarray, " n"]) -> Rows:

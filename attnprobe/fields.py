@@ -17,6 +17,8 @@ Rows = range | tuple[int, ...]
 DTYPES = {"float32": 4, "float16": 2, "bfloat16": 2, "int32": 4}
 WEIGHT_DTYPES = ("float32", "float16", "bfloat16")
 MAP = ("query", "key")
+LARGEST_K = 4096  # of the largest weights of a row
+STATISTICS = ("mean", "std", "count")  # of a row measure over valid rows
 
 
 @dataclass(frozen=True)

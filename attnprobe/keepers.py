@@ -12,6 +12,7 @@ from attnprobe.engines import Tile
 from attnprobe.fields import Block, Field, Site
 from attnprobe.keep import Kept, Measures, TopK, Weights
 from attnprobe.lineage import Forward, Lineage
+from attnprobe.measures.base import IDS
 from attnprobe.measures.measurer import Measurer, RowValues
 from attnprobe.place import check_stray, place, sample_rows
 from attnprobe.samples import Growing
@@ -98,7 +99,7 @@ class _TopKeeper:
     def take(self, forward: Forward, site: Site, tile: Tile, start: int) -> None:
         """The largest weights of each row."""
         field = self._fields[site]
-        for sample, rows, stray in sample_rows(forward, self._selection, field, tile, start, self._scratch):
+        for sample, rows, stray in sample_rows(forward, self._selection, field, tile, start, self._scratch, False):
             values, keys, rest = largest(rows, self._item.k, self._selection.keys)
             write = partial(self._write, sample, replace(field, sample=sample.index), tile.heads, rows.rows)
             self._put(forward.lineage, [values.to(getattr(torch, field.dtype)), keys, rest, stray], write)
@@ -137,13 +138,14 @@ class _MeasuresKeeper:
     ) -> None:
         self._selection, self._store, self._put, self._scratch = kept.selection, store, put, scratch
         self._chosen = item.chosen
+        self._ids = any(IDS in one.measure.needs for one in item.chosen)
         self._fields = {site: Field(-1, site, kept.group, own) for site, own in heads.items()}
         self._held: dict[int, dict[Site, Measurer]] = {}
 
     def take(self, forward: Forward, site: Site, tile: Tile, start: int) -> None:
         """Measure the rows on their device; rows of numbers go to the host."""
         field = self._fields[site]
-        for sample, rows, stray in sample_rows(forward, self._selection, field, tile, start, self._scratch):
+        for sample, rows, stray in sample_rows(forward, self._selection, field, tile, start, self._scratch, self._ids):
             own = replace(field, sample=sample.index)
             measurers = self._held.setdefault(sample.index, {})
             if site not in measurers:

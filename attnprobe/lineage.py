@@ -159,12 +159,12 @@ class Forward:
         return self.lineage.samples[b].place[self.start : self.start + self.count]
 
     def tokens(self, b: int, device: torch.device) -> Tokens | None:
-        """Token ids of a sample so far, on a device; None where it has none. The copies must have landed."""
+        """Token ids of a sample so far, on a device; None where one is unknown. The copies must have landed."""
         key = b, device
         if key not in self._tokens:
             sample = self.lineage.samples[b]
-            ids = torch.from_numpy(np.concatenate(sample.ids)) if sample.with_ids else None
-            self._tokens[key] = None if ids is None else Tokens(ids.to(device))
+            ids = np.concatenate(sample.ids) if sample.with_ids else np.full(1, -1)
+            self._tokens[key] = Tokens(torch.from_numpy(ids).to(device)) if (ids >= 0).all() else None
         return self._tokens[key]
 
     def rows(self, selection: Selection) -> Rows:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from attnprobe.errors import NotKept
-from attnprobe.fields import Field, Piece, Sample, Site
+from attnprobe.fields import STATISTICS, Field, Piece, Sample, Site
 from attnprobe.held import HOW, MEAN, Held, is_measure
 from attnprobe.labelled import Labelled, import_xarray
 from attnprobe.labels import labels_of
@@ -20,7 +20,6 @@ from attnprobe.store.reading import kept_rows, read_rows
 if TYPE_CHECKING:
     import xarray
 
-STATISTICS = ("mean", "std", "count")  # of valid rows, as measures.moments writes them
 Labels = tuple[tuple[str, ...] | None, tuple[str, ...] | None]
 
 

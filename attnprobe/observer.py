@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -272,20 +273,19 @@ class Observer:
     def _commit_ended(self) -> None:
         ended = [(lineage, sample) for lineage in self._tracker.take_ended() for sample in lineage.samples]
         for lineage, sample in ended:
-            self._copies.put([], self._guarded_commit(lineage, sample), land=False)
+            self._copies.put([], partial(self._commit, lineage, sample), land=False)
         self._copies.land(wait=False)
 
-    def _guarded_commit(self, lineage: Lineage, sample: Growing) -> Callable[[], None]:
-        def work() -> None:
-            if not lineage.failed:
-                self._commit(sample)
-
-        return work
-
-    def _commit(self, sample: Growing) -> None:
+    def _commit(self, lineage: Lineage, sample: Growing) -> None:
+        if lineage.failed:
+            return
         if sample.kept:
-            for keeper in self._keepers:
-                keeper.finish(sample)
+            try:
+                for keeper in self._keepers:
+                    keeper.finish(sample)
+            except BaseException:
+                self._store.discard(sample.index)
+                raise
             self._store.commit(sample.finish(self._strings, self._text))
         elif sample.length and sample.called and not sample.paused:
             selections = [kept.selection.describe() for kept in self._kept]
@@ -312,6 +312,7 @@ class Observer:
                     self._copies.land(wait=True)
                 except BaseException as error:
                     problem = problem or error
+        self._scratch.clear()
         if problem is not None:
             raise problem
 

@@ -7,9 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from attnprobe.cut import OUTSIDE, as_runs, cut, index_of
+from attnprobe.cut import as_runs, cut, index_of, refuse_stray
 from attnprobe.engines import Tile
-from attnprobe.errors import UnsupportedCall
 from attnprobe.fields import Field, Rows, Site
 from attnprobe.lineage import Forward
 from attnprobe.measures import SampleRows
@@ -55,7 +54,7 @@ def place(
 
 
 def sample_rows(
-    forward: Forward, selection: Selection, field: Field, tile: Tile, start: int, scratch: Scratch
+    forward: Forward, selection: Selection, field: Field, tile: Tile, start: int, scratch: Scratch, with_tokens: bool
 ) -> Iterator[tuple[Growing, SampleRows, Tensor | None]]:
     """A tile's wanted rows, sample by sample, on the tile's device.
 
@@ -88,7 +87,7 @@ def sample_rows(
             prompt_length=sample.prompt_length or 0,
             valid=None if tile.valid is None else tile.valid[b][:, pick],
             sink=None if tile.sink_mass is None else tile.sink_mass[b][:, pick],
-            tokens=forward.tokens(b, tile.weights.device) if own else None,
+            tokens=forward.tokens(b, tile.weights.device) if own and with_tokens else None,
             scratch=scratch,
         )
         yield sample, rows, stray
@@ -102,11 +101,8 @@ def check_stray(stray: Tensor | None) -> None:
     UnsupportedCall
         If there is some.
     """
-    if stray is not None and float(stray) > OUTSIDE:
-        raise UnsupportedCall(
-            f"a row attends with weight {float(stray):.3g} to a column that is padding or unused; the mask "
-            "that the attention function was given differs from the model's attention_mask"
-        )
+    if stray is not None:
+        refuse_stray(float(stray))
 
 
 def _columns(sample: Growing, site: Site, start: int, width: int) -> Int[np.ndarray, " k"]:

@@ -22,7 +22,7 @@ def largest(
     values, at = weights.topk(count, dim=-1)
     if count:
         at = _settle_ties(weights, values, at)
-    positions = torch.where(values > 0, at + start, -1)
+    positions = torch.where(values == 0, -1, at + start)  # NaN is no zero
     rest = (weights.sum(-1) - values.sum(-1)).clamp(min=0)
     if count < k:
         values = torch.nn.functional.pad(values, (0, k - count))
@@ -39,7 +39,7 @@ def _settle_ties(
     taken = (values == last).sum(-1)
     there = (weights == last).sum(-1)
     torn = (there > taken) & (last[..., 0] > 0)
-    if bool(torn.any()):
+    if bool(torn.any()):  # on an accelerator this waits, which costs less than sorting every row of every tile
         order = weights[torn].sort(dim=-1, descending=True, stable=True).indices
         at[torn] = order[:, : at.shape[-1]]
     by_position = at.argsort(dim=-1)

@@ -337,3 +337,11 @@ def test_a_mean_over_weights_that_are_no_numbers_is_none() -> None:
     found = measure_checks.measure(fed, "entropy,previous")
     for name in ("entropy.mean", "previous.mean"):
         assert np.isnan(found[name][1, 0]) and np.isfinite(found[name][[0, 2, 3], 0]).all()
+        assert found[name][1, 2] == 9, "rows without a value count, so that they cannot leave a corpus unseen"
+
+
+def test_largest_weights_of_a_row_that_is_no_number_have_a_place() -> None:
+    (fed,) = measure_checks.feed(checks.random_call(batch=1, columns=9, causal="upper-left"))
+    fed.rows[0].weights[1, 4] = torch.nan
+    values, keys, _ = largest(fed.rows[0], 3, slice(None))
+    assert values[1, 4].isnan().all() and (keys[1, 4] >= 0).all()

@@ -273,18 +273,25 @@ def test_without_token_ids_repeats_are_absent_and_refused_by_name(model: Any) ->
         model(inputs_embeds=embeds)
     check_run(rec.run, SELF - with_means(OF_IDS))
     for name in ("duplicate", "induction.mean"):
-        with pytest.raises(ap.UnsupportedCall, match=f"{name[:9]}.* needs token ids.*inputs_embeds"), both(model, name):
+        with (
+            pytest.raises(ap.UnsupportedCall, match=f"{name[:9]}.* needs all token ids.*inputs_embeds"),
+            both(model, name),
+        ):
             model(inputs_embeds=embeds)
 
 
 @torch.no_grad()
-def test_tokens_before_the_recording_are_unknown_and_match_nothing(model: Any) -> None:
+def test_where_tokens_before_the_recording_are_unknown_repeats_are_absent_and_refused_by_name(model: Any) -> None:
     tokens, cache = models.ids(1, 12) % 5, DynamicCache()
     model(tokens[:, :6], past_key_values=cache)
     with both(model) as rec:
         model(tokens[:, 6:], past_key_values=cache)
-    check_run(rec.run)
+    check_run(rec.run, SELF - with_means(OF_IDS))
     assert rec.run.samples[0].sequences["main"].ids[:6].tolist() == [-1] * 6
+    cache = DynamicCache()
+    model(tokens[:, :6], past_key_values=cache)
+    with pytest.raises(ap.UnsupportedCall, match="duplicate needs all token ids"), both(model, "duplicate"):
+        model(tokens[:, 6:], past_key_values=cache)
 
 
 # --- the largest weights ---------------------------------------------------------------------------------------------
@@ -377,11 +384,51 @@ class Cut(Squares):
         return state[0]
 
 
+class TooLong(Squares):
+    def finalize(self, state: torch.Tensor, query_length: int, key_length: int) -> torch.Tensor:
+        return state[:, : key_length + 3]
+
+
+class Scaled(Squares):
+    def update(self, state: torch.Tensor, rows: SampleRows) -> torch.Tensor:
+        rows.weights.mul_(2)
+        return state
+
+
+@pytest.mark.parametrize(
+    "own", [Scaled(), row_measure("", "", "", name="twice")(lambda rows: rows.weights.mul_(2).sum(-1))]
+)
+@torch.no_grad()
+def test_a_measure_that_writes_into_the_weights_is_refused_and_named(model: Any, own: Any) -> None:
+    with pytest.raises(ap.SelectionError, match=f"the measure {own.name} writes into rows.weights"):
+        with ap.record(model, keep=[ap.Weights(), ap.Measures("all", own)]):
+            model(models.ids(1, 9))
+
+
+@torch.no_grad()
+def test_a_row_measure_that_needs_the_prompts_end_is_refused_where_it_is_not_known(model: Any) -> None:
+    own = row_measure("", "", "", needs=("prompt",), name="left")(lambda rows: rows.peak * rows.prompt_length)
+    cache = DynamicCache()
+    with pytest.raises(ap.UnsupportedCall, match="left needs the prompt's end"):
+        with ap.record(model, measures=own):
+            model(models.ids(1, 6), past_key_values=cache)
+            model(models.ids(1, 6), past_key_values=cache)
+
+
+@torch.no_grad()
+def test_working_memory_is_given_back_at_the_end(model: Any) -> None:
+    with ap.record(model, measures="default") as rec:
+        model(models.ids(1, 40))
+        assert rec._observer._scratch.sizes()
+    assert not rec._observer._scratch.sizes()
+
+
 @pytest.mark.parametrize(("own", "words"), [
     (row_measure("", "", "", name="whole")(lambda rows: rows.weights), r"whole gave \[2, 9, 9\], .* \[2, 9\]"),
     (row_measure("", "", "", name="flat")(lambda rows: rows.peak.sum()), r"flat gave \[\], .*\[head, query\]"),
     (row_measure("", "", "", name="none")(lambda rows: None), "none gave NoneType"),
     (row_measure("", "", "", name="number")(lambda rows: 0.5), "number gave float"),
+    (TooLong(), r"squares gave \[2, 12\], .*\[head, key\] \[2, 9\]"),
     (Cut(), r"squares gave \[64\], .*\[head, key\]"),
 ])  # fmt: skip
 @torch.no_grad()

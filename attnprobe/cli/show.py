@@ -12,10 +12,10 @@ from rich.text import Text
 from attnprobe.cli.output import Output
 from attnprobe.cli.output import command as shared
 from attnprobe.errors import NotKept, SelectionError
+from attnprobe.fields import STATISTICS
 from attnprobe.head import Head
 from attnprobe.held import largest_k, no_weights
 from attnprobe.labels import position_of
-from attnprobe.measured import STATISTICS
 from attnprobe.run import Run, SampleRun, open_run
 from attnprobe.shapes import Float
 from attnprobe.show.colors import largest

@@ -16,8 +16,8 @@ def load(directory: Path | None = None, positions: int | None = None) -> tuple[A
     directory
         Another directory of the same layout; `path` if None.
     positions
-        A longer context window than the model's 1,024 tokens. Its first 512 position embeddings, which training saw most,
-        are repeated, so it runs on any length and cannot tell positions 512 apart.
+        A longer context window than the model's 1,024 tokens. Its first 512 position embeddings, which training saw
+        most, are repeated, so it runs on any length and cannot tell positions 512 apart.
 
     Returns
     -------

@@ -95,7 +95,7 @@ class FoldMeasure(Protocol):
         """The state after some rows of the heads ``rows.at``; it may be the same one, changed."""
 
     def merge(self, first: Any, second: Any) -> Any:
-        """One state of two."""
+        """One state of two; a recording folds all rows into one, others (workers, parts of a prompt) need this."""
 
     def finalize(self, state: Any, query_length: int, key_length: int) -> Shaped[Tensor, "head ..."]:
         """The values of the whole sample, ``[head, *axes]``."""

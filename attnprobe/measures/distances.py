@@ -22,7 +22,10 @@ class Histogram:
 
 @dataclass(frozen=True)
 class Distances:
-    """Mass by distance ``|i - j|`` in bins 0, 1, 2 to 3, 4 to 7, ..., averaged over valid rows; bins sum to 1."""
+    """Mass by distance ``|i - j|`` in bins 0, 1, 2 to 3, 4 to 7, ..., averaged over valid rows.
+
+    Bins sum to 1, less a learned sink's mass.
+    """
 
     name: str = "distances"
     unit: str = "mass"

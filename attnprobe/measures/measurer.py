@@ -1,6 +1,6 @@
 """What one `Measures` item has of one sample at one site so far."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from attnprobe.errors import SelectionError, UnsupportedCall
-from attnprobe.fields import Block, Field
+from attnprobe.fields import STATISTICS, Block, Field
 from attnprobe.measures import Chosen, RowMeasure
 from attnprobe.measures.base import IDS, PROMPT, SINK
-from attnprobe.measures.moments import STATISTICS, Moments
+from attnprobe.measures.moments import Moments
 from attnprobe.measures.rows import SampleRows
 from attnprobe.shapes import Float
 
@@ -68,8 +68,11 @@ class Measurer:
             there = [one for one in self._all if self._has_needs(one, rows, prompt_open)]
             self._rows = [one for one in there if isinstance(one.measure, RowMeasure)]
             self._folds = [one for one in there if not isinstance(one.measure, RowMeasure)]
-        elif prompt_open:
+        else:  # what a later pass lacks: a fold may still be left out, rows that were written may not
             self._folds = [one for one in self._folds if self._has_needs(one, rows, prompt_open)]
+            lost = next((one for one in self._rows if not self._has_needs(one, rows, prompt_open)), None)
+            if lost is not None:
+                self._lacks(replace(lost, asked=True), "lacks in this pass what it had before")
         self._lengths = max(self._lengths[0], rows.query_length), max(self._lengths[1], rows.key_length)
         for one in self._folds:
             self._fold(one, rows)
@@ -90,7 +93,7 @@ class Measurer:
     def _has_needs(self, one: Chosen, rows: SampleRows, prompt_open: bool) -> bool:
         needs = one.measure.needs
         if IDS in needs and rows.tokens is None:
-            return self._lacks(one, "needs token ids, and the model was given none (inputs_embeds?); give input_ids")
+            return self._lacks(one, "needs all token ids so far, and some are unknown (inputs_embeds, an older cache)")
         if SINK in needs and rows.sink is None:
             return one.asked
         if PROMPT in needs and prompt_open:
@@ -107,24 +110,38 @@ class Measurer:
         return False
 
     def _compute(self, one: Chosen, rows: SampleRows) -> Float[Tensor, "head query"]:
-        assert isinstance(one.measure, RowMeasure)
-        values = one.measure.compute(rows)
+        measure = one.measure
+        assert isinstance(measure, RowMeasure)
+        values = self._watched(one, rows, lambda: measure.compute(rows))
         wanted = tuple(rows.weights.shape[:2])
         if not isinstance(values, Tensor) or tuple(values.shape) != wanted:
             got = list(values.shape) if isinstance(values, Tensor) else type(values).__name__
             raise SelectionError(f"the measure {one.name} gave {got}, and should give [head, query] {list(wanted)}")
         return values.float()
 
+    def _watched(self, one: Chosen, rows: SampleRows, work: Callable[[], Any]) -> Any:
+        """What a measure gives; the user's own may not write into the weights, which others keep."""
+        before = rows.weights._version
+        result = work()
+        if one.own and rows.weights._version != before:
+            raise SelectionError(
+                f"the measure {one.name} writes into rows.weights; write into rows.buffer(), or a copy"
+            )
+        return result
+
     def _fold(self, one: Chosen, rows: SampleRows) -> None:
-        assert not isinstance(one.measure, RowMeasure)
+        measure = one.measure
+        assert not isinstance(measure, RowMeasure)
         if one.name not in self._states:
-            self._states[one.name] = one.measure.init(len(self._field.heads), rows)
-        self._states[one.name] = one.measure.update(self._states[one.name], rows)
+            self._states[one.name] = measure.init(len(self._field.heads), rows)
+        self._states[one.name] = self._watched(one, rows, lambda: measure.update(self._states[one.name], rows))
 
     def _count(self, values: Float[Tensor, "measure head query"], rows: SampleRows) -> None:
         part = Moments.of(values)
-        # A NaN is a row without a value; where the weights themselves are NaN, there is no mean to speak of.
-        part.mean.masked_fill_(rows.peak.isnan().any(-1), torch.nan)
+        # A NaN is a row without a value; where the weights themselves are NaN, rows count and have no mean.
+        broken = rows.peak.isnan().any(-1)
+        part.mean.masked_fill_(broken, torch.nan)
+        part.count.masked_fill_(broken, len(rows.rows))
         if self._moments is None:
             zeros = values.new_zeros(3, len(values), len(self._field.heads))
             self._moments = Moments(*zeros)
@@ -145,9 +162,15 @@ class Measurer:
             assert not isinstance(one.measure, RowMeasure)
             found = one.measure.finalize(self._states[one.name], query_length, key_length)
             axes = one.measure.axes
-            if not isinstance(found, Tensor) or found.dim() != 1 + len(axes) or len(found) != len(heads):
-                got = list(found.shape) if isinstance(found, Tensor) else type(found).__name__
-                raise SelectionError(f"the measure {one.name} gave {got}, and should give [head, {', '.join(axes)}]")
+            lengths = {"query": query_length, "key": key_length}
+            wanted = [len(heads), *(lengths.get(axis, axis) for axis in axes)]  # a number, or the name of any
+            shape = list(found.shape) if isinstance(found, Tensor) else []
+            if len(shape) != len(wanted) or any(
+                isinstance(w, int) and n != w for n, w in zip(shape, wanted, strict=True)
+            ):
+                got = shape or type(found).__name__
+                asked = f"[head, {', '.join(axes)}] [{', '.join(map(str, wanted))}]"
+                raise SelectionError(f"the measure {one.name} gave {got}, and should give {asked}")
             of = replace(self._field, what=one.name, axes=tuple(axes), dtype=one.measure.dtype)
             values = found.to("cpu", getattr(torch, of.dtype), copy=True).contiguous()
             values = values[..., None] if len(axes) == 1 else values

@@ -7,8 +7,6 @@ from torch import Tensor
 
 from attnprobe.shapes import Float
 
-STATISTICS = ("mean", "std", "count")
-
 
 @dataclass
 class Moments:
