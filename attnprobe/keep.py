@@ -6,13 +6,11 @@ from operator import index
 from typing import TYPE_CHECKING, Any
 
 from attnprobe.errors import SelectionError
-from attnprobe.fields import WEIGHT_DTYPES, Site
+from attnprobe.fields import LARGEST_K, WEIGHT_DTYPES, Site
 from attnprobe.selection import HeadsLike, IndexLike, Selection
 
 if TYPE_CHECKING:  # measures need torch, which takes seconds to import
     from attnprobe.measures import Chosen, Measure
-
-LARGEST_K = 4096
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from attnprobe.errors import AttnprobeError, NotKept, SelectionError
-from attnprobe.shapes import Shaped
+from attnprobe.shapes import Float, Int, Shaped
 from attnprobe.spans import SpanLike, as_spans, means, sums
 
 if TYPE_CHECKING:
@@ -88,9 +88,11 @@ class Labelled:
         return xarray.DataArray(self.values, coords, self.dims, self.name, {"unit": self.unit})
 
     def group(self, spans: Sequence[SpanLike]) -> "Labelled":
-        """The values of runs of tokens, such as words: over queries the mean, over keys the sum.
+        """The values of runs of tokens, such as words: over queries the mean, over keys the sum or the maximum.
 
-        A query without a value is not counted. Coordinates of the result are the first tokens' positions, labels are
+        What keys have is summed, such as the rows that they received; of a share of a row (unit ``"mass"``, such as
+        `received_max`) it is the largest, as no row gave the keys of a word their sum. A query without a value is not
+        counted. Coordinates of the result are the first tokens' positions, labels are
         the spans'.
 
         Raises
@@ -118,7 +120,7 @@ class Labelled:
                     "group spans of tokens that were"
                 )
         axis = self.dims.index(dim)
-        over = means if dim == "query" else sums
+        over = means if dim == "query" else maxima if self.unit == "mass" else sums
         values = np.moveaxis(over(np.moveaxis(self.values, axis, -1), runs), -1, axis)
         coords = {**self.coords, dim: [span.start for span in chosen]}
         return replace(self, values=values, coords=coords, labels={**self.labels, dim: [s.label for s in chosen]})
@@ -127,6 +129,13 @@ class Labelled:
         """Say what, of which shape, in which unit."""
         axes = ", ".join(f"{dim} {length}" for dim, length in zip(self.dims, self.shape, strict=True))
         return f"<{self.name}: {axes}, {self.values.dtype}{f', in {self.unit}' if self.unit else ''}>"
+
+
+def maxima(values: Float[np.ndarray, "... token"], runs: Int[np.ndarray, "span 2"]) -> Float[np.ndarray, "... span"]:
+    """Largest values of runs of the last axis, in float64; runs may overlap."""
+    padded = np.concatenate([values.astype(np.float64), np.zeros((*values.shape[:-1], 1))], -1)
+    result: np.ndarray = np.maximum.reduceat(padded, runs.reshape(-1), axis=-1)[..., ::2]
+    return result
 
 
 def import_xarray() -> Any:

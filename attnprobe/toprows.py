@@ -8,7 +8,7 @@ from typing import Any, SupportsIndex
 import numpy as np
 import pandas as pd
 
-from attnprobe.errors import NotKept
+from attnprobe.errors import CorruptRun, NotKept
 from attnprobe.fields import Field, Piece, describe_rows
 from attnprobe.held import Held
 from attnprobe.shapes import Float, Int
@@ -63,7 +63,14 @@ class TopRows:
 
     def _read(self, what: str, rows: Sequence[int]) -> Any:
         field, pieces = self._own(what)
-        return read_rows(self.reader, field, pieces, [self.number], rows, range(pieces[0].shape[2]))[0]
+        values = read_rows(self.reader, field, pieces, [self.number], rows, range(pieces[0].shape[2]))[0]
+        length = len(self.labels[1])
+        if what == "top_keys" and values.size and not -1 <= values.min() <= values.max() < length:
+            raise CorruptRun(
+                f"{self.reader.location or 'the run'}: the largest weights of {self.where} are at keys {values.min()} "
+                f"to {values.max()}, and there are {length} keys; restore the shard, or record again"
+            )
+        return values
 
     def numpy(
         self,

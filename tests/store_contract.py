@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from attnprobe.errors import NotKept, StoreError
-from attnprobe.fields import DTYPES, Block, Field, Rows, Sample, Site, TokenSequence
+from attnprobe.fields import WEIGHT_DTYPES, Block, Field, Rows, Sample, Site, TokenSequence
 from attnprobe.store.base import Manifest, Reader, Writer
 from attnprobe.store.reading import read_rows
 
@@ -27,7 +27,7 @@ MANIFEST = Manifest(
     versions={"attnprobe": "0.1.0", "torch": "2"},
     created="2025-01-01T00:00:00+00:00",
 )
-KINDS = list(DTYPES)
+KINDS = list(WEIGHT_DTYPES)
 
 
 @dataclass
@@ -94,7 +94,7 @@ class StoreContract:
         part = block(range(8), 8, dtype=dtype)
         reader = write(made, field(dtype=dtype), [part])
         read = whole_map(reader, (0, 1, 3), range(8))
-        assert read.dtype == {"float16": np.float16, "int32": np.int32}.get(dtype, np.float32)
+        assert read.dtype == (np.float16 if dtype == "float16" else np.float32)
         assert torch.equal(torch.from_numpy(read).to(getattr(torch, dtype)), part.values)
         assert reader.nbytes == part.nbytes
         assert only_field(reader)[0] == field(dtype=dtype)
@@ -212,12 +212,15 @@ class StoreContract:
         of = field()
         pooled = replace(of, what="pooled_max", axes=("query_cell", "key_cell"), dtype="float16")
         received = replace(of, what="received", axes=("key",))
-        largest = replace(of, what="top_keys", axes=("query", "rank"), dtype="int32")
+        largest = replace(of, what="top", axes=("query", "rank"))
+        their_keys = replace(largest, what="top_keys", dtype="int32")
         parts = {
             of: block(range(8), 8),
             pooled: block(range(4), 4, dtype="float16", seed=1),
             received: block(range(8), 1, seed=2),
-            largest: block((2, 5), 3, dtype="int32", seed=3),
+            largest: block((2, 5), 3, seed=3),
+            their_keys: block((2, 5), 3, dtype="int32", seed=3),
+            replace(of, what="top_rest", axes=("query",)): block((2, 5), 1, seed=4),
         }
         for one, part in parts.items():
             made.writer.write(one, Block(part.heads, part.rows, part.start, part.values.clone()))

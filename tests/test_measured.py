@@ -1,6 +1,7 @@
 """Measures read back: of a head, a sample, a corpus; by token and by word; and what was not kept."""
 
 import sys
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,8 @@ import torch
 
 import attnprobe as ap
 from attnprobe import demo
-from attnprobe.fields import Block, Field, Sample, Site, TokenSequence
+from attnprobe.fields import STATISTICS, Block, Field, Sample, Site, TokenSequence
 from attnprobe.kinds import KINDS, kinds_of
-from attnprobe.measured import STATISTICS
-from attnprobe.measures.moments import STATISTICS as WRITTEN
 from attnprobe.measures.pooled import cell_size
 from attnprobe.spans import Span
 from attnprobe.store.base import Manifest
@@ -136,7 +135,7 @@ def test_cells_of_a_long_sample_begin_where_they_begin(loaded: tuple[Any, Any], 
 def test_means_of_a_head_are_a_table(run: ap.Run) -> None:
     table = run[1, 6].measures.to_pandas()
     rows = induction(weights(run), tokens_of(run))[1, 6]
-    assert tuple(table.columns) == ("mean", "std", "count", "unit") and STATISTICS == WRITTEN
+    assert tuple(table.columns) == (*STATISTICS, "unit") == ("mean", "std", "count", "unit")
     np.testing.assert_allclose(
         table.loc["induction", ["mean", "std", "count"]].astype(float),
         [np.nanmean(rows), np.nanstd(rows), np.isfinite(rows).sum()],
@@ -605,6 +604,23 @@ def test_only_the_kept_rows_have_their_largest(measured: ap.Run) -> None:
         top.row("nonsense")
 
 
+@pytest.mark.parametrize("key", [5, -2, 1 << 30])
+def test_keys_that_the_sample_does_not_have_are_refused(key: int) -> None:
+    site = Site("a", "self", "decoder", 0, 1, 1)
+    store = MemoryStore(Manifest({}, (site,), ({"what": "topk"},), {}, "2026-01-01T00:00:00+00:00"))
+    of = Field(0, site, 0, (0,), what="top", axes=("query", "rank"))
+    put(store, of, np.full((1, 5, 2), 0.5))
+    keys = torch.tensor([[[0, -1], [1, 0], [2, 1], [key, 2], [4, 3]]], dtype=torch.int32)
+    store.write(replace(of, what="top_keys", dtype="int32"), Block((0,), range(5), 0, keys))
+    put(store, replace(of, what="top_rest", axes=("query",)), np.zeros((1, 5, 1)))
+    store.commit(Sample(0, "s", {"main": TokenSequence(5)}, 5))
+    top = ap.Run(store)[0, 0].topk
+    assert list(top.row(1)) == [0.5, 0.5] and len(top.row(0)) == 1
+    for read in (top.numpy, top.to_pandas, lambda: top.row(3), lambda: top.at(3)):
+        with pytest.raises(ap.CorruptRun, match=rf"at keys .*{key}.*, and there are 5 keys; restore the shard"):
+            read()
+
+
 def test_of_two_numbers_the_larger_is_read() -> None:
     model = gpt2()
     with ap.record(model, keep=[ap.TopK(k=2), ap.TopK(k=5), ap.TopK(k=3)]) as recorder:
@@ -725,6 +741,27 @@ def test_measures_of_words(run: ap.Run) -> None:
     assert whole.dims == ("layer", "head", "query") and whole.shape == (4, 8, len(found))
     np.testing.assert_allclose(whole.numpy()[1, 6], measures["entropy"].group(found).numpy())
     assert np.isnan(measures["induction"].group([range(0, 2)]).numpy()).all()  # no row of it came before
+
+
+def test_the_largest_that_keys_received_is_that_of_a_word() -> None:
+    model = gpt2()
+    names = ["received", "received_max", "received_last_max(3)"]
+    with ap.record(model, keep=[ap.Weights(), ap.Measures(names=names)]) as recorder:
+        model(ids(1, 12))
+    spans = [range(0, 1), range(3, 7), range(5, 12)]  # they overlap, and the last one ends with the text
+    head = recorder.run[1, 2]
+    whole = head.numpy().astype(np.float64)
+    for name, by_key, over in (
+        (names[0], whole.sum(0), np.sum),
+        (names[1], whole.max(0), np.max),
+        (names[2], whole[-3:].max(0), np.max),
+    ):
+        expected = [over(by_key[span.start : span.stop]) for span in spans]
+        grouped = head.measures[name].group(spans)
+        np.testing.assert_allclose(grouped.numpy(), expected, atol=1e-6)
+        every = recorder.run.measures[name].group(spans)
+        assert every.dims == ("layer", "head", "key")
+        np.testing.assert_array_equal(every.numpy()[1, 2], grouped.numpy())
 
 
 def test_what_is_not_of_tokens_is_not_grouped(run: ap.Run, measured: ap.Run) -> None:

@@ -188,7 +188,7 @@ def test_a_prompt_whose_end_is_not_told_has_no_window_there(model: Any) -> None:
 def test_cross_sites_have_no_measure_of_positions_or_tokens() -> None:
     model = models.cross_gpt2(**SMALL)
     states = torch.randn(3, 6, 64, generator=torch.Generator().manual_seed(5))
-    seen = torch.tensor([[1, 1, 1, 1, 1, 1], [0, 1, 1, 1, 0, 0], [0, 0, 0, 0, 0, 0]])
+    seen = torch.tensor([[1, 1, 1, 1, 1, 1], [0, 1, 1, 1, 0, 0], [0, 0, 0, 0, 0, 1]])
     with both(model, "all") as rec:
         model(**models.padded([10, 7, 4], "left"), encoder_hidden_states=states, encoder_attention_mask=seen)
     short = [{name for name in names if "(4)" not in name and "(3)" not in name and "(5)" not in name} for names in
@@ -196,6 +196,18 @@ def test_cross_sites_have_no_measure_of_positions_or_tokens() -> None:
     check_run(rec.run, *short)
     sites = {field.site.kind for field in rec.run.reader.fields(0)}
     assert sites == {"self", "cross"}
+
+
+@torch.no_grad()
+def test_a_source_without_a_token_gives_invalid_rows_and_no_keys(tmp_path: Path) -> None:
+    model, states = models.cross_gpt2(**SMALL), torch.randn(2, 6, 64)
+    seen = torch.tensor([[1] * 6, [0] * 6])
+    keep = [ap.Weights(), ap.Measures("all", "all"), ap.TopK("all", 3)]
+    with ap.record(model, to=tmp_path / "run", keep=keep):
+        model(models.ids(2, 9), encoder_hidden_states=states, encoder_attention_mask=seen)
+    measures = ap.open(tmp_path / "run").sample(1)["transformer.h.0.crossattention", 0].measures
+    assert np.isnan(measures["entropy"].numpy()).all() and (measures["argmax"].numpy() == -1).all()
+    assert "received" not in measures
 
 
 @pytest.mark.parametrize("name", [

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -133,15 +134,54 @@ def test_of_very_many_generated_rows_one_site_of_a_kind_is_followed(monkeypatch:
     assert ap.plan(model, 100, generate=300, batch=2).nbytes == exact.nbytes
 
 
-def test_measures_of_ones_own_are_planned() -> None:
-    @row_measure(unit="mass", formula="by value", source="here")
-    def stubborn(rows: SampleRows) -> torch.Tensor:
-        return rows.peak * float(rows.weights.sum())  # has to see values, and without memory there are none
+@row_measure(unit="mass", formula="by value", source="here")
+def stubborn(rows: SampleRows) -> torch.Tensor:
+    """Has to see values, and without memory there are none."""
+    return rows.peak * float(rows.weights.sum())
 
-    model, keep = models.gpt2(), ap.Measures(names=["max", stubborn])
+
+@dataclass
+class Total:
+    """Cannot be hashed, since it can be changed."""
+
+    name: str = "total"
+    unit: str = "mass"
+    formula: str = "all of it"
+    source: str = "here"
+    needs: frozenset[str] = frozenset()
+    axes: tuple[str, ...] = ("key",)
+    dtype: str = "float32"
+    seen: set[str] = field(default_factory=set)
+
+    def init(self, heads: int, rows: SampleRows) -> torch.Tensor:
+        self.seen.add(rows.weights.device.type)
+        return rows.weights.new_zeros(heads, rows.key_length)
+
+    def update(self, state: torch.Tensor, rows: SampleRows) -> torch.Tensor:
+        state[rows.at, rows.start : rows.stop] += rows.weights.sum(1)
+        return state
+
+    def merge(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+        return first + second
+
+    def finalize(self, state: torch.Tensor, query_length: int, key_length: int) -> torch.Tensor:
+        return state
+
+
+@pytest.mark.parametrize("own", [stubborn, Total()], ids=["needs values", "has no hash"])
+def test_measures_of_ones_own_are_planned(own: Any) -> None:
+    model, keep = models.gpt2(), ap.Measures(names=["max", own])
     plan = ap.plan(model, 30, keep=keep)
     assert plan.nbytes == recorded(model, models.ids(1, 30), keep=keep).nbytes
-    assert plan.operations > 0
+    assert plan.operations > 0 and plan.need.host > plan.nbytes
+
+
+def test_measures_of_ones_own_do_not_run_before_there_are_rows() -> None:
+    own, model = Total(), models.gpt2()
+    ap.plan(model, 30, measures=[own])
+    assert not own.seen
+    recorded(model, models.ids(1, 30), measures=[own])
+    assert own.seen == {"cpu"}
 
 
 # --- memory -------------------------------------------------------------------------------------------------------

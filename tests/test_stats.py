@@ -17,6 +17,7 @@ from rich.text import Text
 import attnprobe as ap
 from attnprobe import demo
 from attnprobe.cli import main
+from attnprobe.cli.output import Output
 from attnprobe.cli.stats import rank, resolve
 from attnprobe.kinds import KINDS, kinds_of
 from attnprobe.show.grid import grid, side_by_side
@@ -236,6 +237,26 @@ def test_names_of_a_run_cannot_control_the_terminal(tmp_path: Path) -> None:
     for arguments in (["stats", tmp_path / "run", "--sample", "\x1b[2J"], ["show", tmp_path / "run", "0.0"]):
         shown = call(*arguments)
         assert shown.exit_code == 0 and "\x1b" not in shown.stdout
+
+
+def test_what_is_drawn_cannot_control_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    title = grid(np.eye(2), "\x1b]0;owned\x07, 0 to 1 \u202e", 80)[0]
+    assert title.plain == r"\x1b]0;owned\x07, 0 to 1 \u202e"
+    out = Output(as_json=False, quiet=False, verbose=False)
+    out.data(None, Text("a\x1b[2J\nb", "bold"), Text("one\ntwo"), "\x1b[2J\n")
+    assert capsys.readouterr().out.splitlines() == [r"a\x1b[2J", "b", "one", "two", r"\x1b[2J\n"]
+
+
+def test_units_of_a_run_that_are_no_words_are_refused(tmp_path: Path) -> None:
+    with ap.record(gpt2(), to=tmp_path / "run", measures="means") as recorder:
+        gpt2_of(recorder)(ids(1, 6))
+    path = tmp_path / "run" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    for one in manifest["keep"][0]["measures"]:
+        one["unit"] = "\x1b[2J"
+    path.write_text(json.dumps(manifest))
+    shown = call("stats", tmp_path / "run")
+    assert shown.exit_code == 1 and "is not a manifest" in shown.stderr and "\x1b" not in shown.output
 
 
 def test_statistics_take_no_torch(run: Path) -> None:

@@ -24,7 +24,7 @@ from store_contract import MANIFEST, Made, block, field, only_field, sample, who
 import attnprobe as ap  # noqa: E402
 from attnprobe.errors import CorruptRun, RunExists, StoreError  # noqa: E402
 from attnprobe.fields import Block, Field, TokenSequence, decode_rows, encode_rows  # noqa: E402
-from attnprobe.store import directory, read_directory, shard  # noqa: E402
+from attnprobe.store import directory, read_directory, shard, validate_fields  # noqa: E402
 from attnprobe.store.directory import DirectoryWriter  # noqa: E402
 from attnprobe.store.join import BLOCK, RowJoiner  # noqa: E402
 from attnprobe.store.memory import MemoryStore  # noqa: E402
@@ -521,6 +521,132 @@ def test_a_record_is_checked_before_it_is_used(run: Path, key: str, value: objec
     assert reader.fields(0)
 
 
+KEPT = {  # what: axes, dtype, shape of its block
+    "weights": (["query", "key"], "float32", [3, 8, 8]),
+    "top": (["query", "rank"], "bfloat16", [3, 8, 2]),
+    "top_keys": (["query", "rank"], "int32", [3, 8, 2]),
+    "top_rest": (["query"], "float32", [3, 8, 1]),
+    "entropy": (["query"], "float32", [3, 8, 1]),
+    "entropy.mean": (["statistic"], "float32", [3, 3, 1]),
+    "received": (["key"], "float32", [3, 8, 1]),
+    "distances": (["distance"], "float32", [3, 4, 1]),
+    "pooled_max": (["query_cell", "key_cell"], "float16", [3, 4, 4]),
+    "own(3)": (["bucket", "key"], "int32", [3, 2, 8]),
+}
+
+
+def keep_all(record: dict[str, Any]) -> None:
+    """Let sample 1 have a field of each kind; there is but the block of its weights, so none can be read."""
+    fields = record["samples"][1]["fields"]
+    (whole,) = fields
+    for what, (axes, dtype, shape) in list(KEPT.items())[1:]:
+        part = {**whole["blocks"][0], "rows": [[0, shape[1], 1]], "shape": shape}
+        fields.append({**whole, "what": what, "axes": axes, "dtype": dtype, "blocks": [part]})
+
+
+def test_fields_of_every_kind_are_taken(run: Path) -> None:
+    rewrite(run, keep_all)
+    assert [of.what for of in DirectoryReader(run).fields(1)] == list(KEPT)
+
+
+@pytest.mark.parametrize(
+    ("what", "change"),
+    [
+        ("weights", {"axes": ["query"]}),
+        ("weights", {"axes": ["key", "query"]}),
+        ("weights", {"dtype": "int32"}),
+        ("weights", {"blocks": []}),
+        ("weights", {"heads": []}),
+        ("top", {"axes": ["query", "key"]}),
+        ("top", {"dtype": "int32"}),
+        ("top", {"heads": [[0, 1, 1]], "block": {"heads": [[0, 1, 1]], "shape": [1, 8, 2]}}),
+        ("top", {"block": {"shape": [3, 8, 3]}}),
+        ("top", {"block": {"shape": [3, 8, 0]}}),
+        ("top", {"block": {"shape": [1, 1, 4097], "heads": [[0, 1, 1]], "rows": [[0, 1, 1]]}}),
+        ("top", {"block": {"start": 1}}),
+        ("top", {"what": "other"}),
+        ("top", {"group": 1}),
+        ("top", {"blocks": []}),
+        ("top_keys", {"dtype": "float32"}),
+        ("top_keys", {"what": "other"}),
+        ("top_rest", {"dtype": "float16"}),
+        ("top_rest", {"axes": ["key"]}),
+        ("top_rest", {"what": "other"}),
+        ("entropy", {"axes": []}),
+        ("entropy", {"axes": ["query", "query"]}),
+        ("entropy", {"axes": ["query\x1b[2J"]}),
+        ("entropy", {"axes": [["query"]]}),
+        ("entropy", {"blocks": []}),
+        ("entropy", {"blocks": None}),
+        ("entropy", {"block": {"start": (1 << 24) - 1}}),
+        ("entropy", {"block": {"shape": [3, 8, 0]}}),
+        ("entropy", {"block": {"shape": [3, 8, 2]}}),
+        ("entropy", {"block": {"heads": [], "shape": [0, 8, 1]}}),
+        ("entropy", {"block": {"rows": [[1, 9, 1]]}}),
+        ("entropy.mean", {"axes": ["query"]}),
+        ("entropy.mean", {"axes": ["statistic", "query"]}),
+        ("entropy.mean", {"dtype": "int32"}),
+        ("entropy.mean", {"block": {"shape": [3, 2, 1], "rows": [[0, 2, 1]]}}),
+        ("entropy.mean", {"block": {"shape": [3, 4, 1], "rows": [[0, 4, 1]]}}),
+        ("entropy.mean", {"block": {"shape": [3, 0, 1], "rows": []}}),
+        ("received", {"block": {"shape": [3, 9, 1], "rows": [[0, 9, 1]]}}),
+        ("distances", {"block": {"shape": [1, 1, 1], "heads": [[0, 1, 1]], "rows": [[4096, 4097, 1]]}}),
+        ("pooled_max", {"block": {"shape": [1, 1, 1], "heads": [[0, 1, 1]], "rows": [[1 << 20, (1 << 20) + 1, 1]]}}),
+        ("pooled_max", {"block": {"shape": [1, 1, 4097], "heads": [[0, 1, 1]], "rows": [[0, 1, 1]]}}),
+        ("pooled_max", {"block": {"shape": [3, 4, 0]}}),
+        ("pooled_max", {"block": {"start": 1}}),
+        ("own(3)", {"what": "own()"}),
+    ],
+)
+def test_fields_that_make_no_sense_are_refused(run: Path, what: str, change: dict[str, Any]) -> None:
+    def break_one(record: dict[str, Any]) -> None:
+        keep_all(record)
+        (one,) = (of for of in record["samples"][1]["fields"] if of["what"] == what)
+        one["blocks"][0].update(change.get("block", {}))
+        one.update({key: value for key, value in change.items() if key != "block"})
+
+    rewrite(run, break_one)
+    reader = DirectoryReader(run)
+    for use in (lambda: reader.fields(1), lambda: reader.sample(1), lambda: reader.nbytes):
+        with pytest.raises(CorruptRun, match="the record of sample 1 makes no sense"):
+            use()
+    assert reader.fields(0)
+
+
+def test_arrays_far_larger_than_their_blocks_are_refused(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def scatter(record: dict[str, Any], blocks: list[tuple[int, int, int]]) -> None:
+        keep_all(record)
+        (one,) = (of for of in record["samples"][1]["fields"] if of["what"] == "pooled_max")
+        whole = one["blocks"][0]
+        one["blocks"] = [
+            {**whole, "heads": [[head, head + 1, 1]], "rows": [[row, row + 1, 1]], "shape": [1, 1, wide]}
+            for head, row, wide in blocks
+        ]
+
+    monkeypatch.setattr(validate_fields, "HOLES", 10)
+    rewrite(run, lambda record: scatter(record, [(head, row, 2) for head in (0, 1, 3) for row in (0, 5, 900_000)]))
+    assert len(DirectoryReader(run).fields(1)) == len(KEPT)
+    for blocks, words in (
+        ([(0, 0, 4), (1, 5, 4)], "has 24 values, and its blocks have 8"),
+        ([(0, 0, 1), (1, 5, 4096)], r"blocks of .* are \[1, 4096\] columns wide"),
+    ):
+        rewrite(run, lambda record: record["samples"][1].update(fields=record["samples"][1]["fields"][:1]))
+        rewrite(run, lambda record, blocks=blocks: scatter(record, blocks))  # type: ignore[misc]
+        with pytest.raises(CorruptRun, match=words):
+            DirectoryReader(run).fields(1)
+
+
+def test_blocks_that_claim_more_than_all_shards_are_refused(run: Path) -> None:
+    def repeat(record: dict[str, Any]) -> None:
+        keep_all(record)
+        (one,) = (of for of in record["samples"][1]["fields"] if of["what"] == "entropy")
+        one["blocks"] *= 1000
+
+    rewrite(run, repeat)
+    with pytest.raises(CorruptRun, match="more than all shards"):
+        DirectoryReader(run).fields(1)
+
+
 def test_a_field_that_is_there_twice_is_refused(run: Path) -> None:
     rewrite(run, lambda record: record["samples"][1]["fields"].append(record["samples"][1]["fields"][0]))
     with pytest.raises(CorruptRun, match="is there twice"):
@@ -570,6 +696,10 @@ def test_a_block_of_another_shape_or_dtype_is_refused(run: Path) -> None:
         {"keep": [{"measures": ["entropy"]}]},
         {"keep": [{"measures": [{"name": 3, "unit": "nats", "axes": []}]}]},
         {"keep": [{"measures": [{"name": "entropy", "unit": "nats", "axes": "query"}]}]},
+        {"keep": [{"measures": [{"name": "\x1b[2J", "unit": "nats", "axes": []}]}]},
+        {"keep": [{"measures": [{"name": "a b", "unit": "nats", "axes": []}]}]},
+        {"keep": [{"measures": [{"name": "entropy", "unit": "\x1b[2J", "axes": []}]}]},
+        {"keep": [{"measures": [{"name": "entropy", "unit": "n" * 65, "axes": []}]}]},
         {"keep": [{"keys": "a:b"}]},
         {"model": []},
         {"versions": {"torch": 2}},

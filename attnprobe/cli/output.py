@@ -47,13 +47,13 @@ class Output:
     def data(self, record: Any, *lines: str | Text) -> None:
         """Print data: the record with ``--json``, else the lines.
 
-        A plain string is one line, and cannot control the terminal; a `Text` must have been made so already.
+        A plain string is one line. Nothing controls the terminal: a `Text` that would is printed without its styles.
         """
         if self.as_json:
             click.echo(json.dumps(_finite(record), indent=1, allow_nan=False))
             return
         for line in lines:
-            self.stdout.print(printable(line) if isinstance(line, str) else line, soft_wrap=True)
+            self.stdout.print(printable(line) if isinstance(line, str) else _harmless(line), soft_wrap=True)
 
     def note(self, message: str) -> None:
         """Say what goes on."""
@@ -64,6 +64,12 @@ class Output:
         """Say what only ``--verbose`` tells."""
         if self.verbose:
             self.note(message)
+
+
+def _harmless(text: Text) -> Text:
+    """The same where all of it prints, line feeds apart."""
+    lines = text.plain.split("\n")
+    return text if all(line.isprintable() for line in lines) else Text("\n".join(map(printable, lines)))
 
 
 def _finite(record: Any) -> Any:

@@ -171,8 +171,12 @@ def _checked(measure: object) -> Measure:
         raise SelectionError(f"the name {measure.name!r} is taken; give your measure another one")
     if not frozenset(measure.needs) <= NEEDS:
         raise SelectionError(f"{measure.name} needs {sorted(measure.needs)}; it may need {', '.join(sorted(NEEDS))}")
-    if measure.dtype not in DTYPES or not 1 <= len(measure.axes) <= 2:
-        raise SelectionError(f"{measure.name}: one or two axes in one of {', '.join(DTYPES)}, please")
+    axes = tuple(measure.axes)
+    words = all(isinstance(axis, str) and axis.isidentifier() and len(axis) <= 64 for axis in axes)
+    if measure.dtype not in DTYPES or not 1 <= len(axes) <= 2 or not words or len(set(axes)) < len(axes):
+        raise SelectionError(f"{measure.name}: give it one or two different axes, and one of {', '.join(DTYPES)}")
+    if not isinstance(measure.unit, str) or not measure.unit.isprintable() or len(measure.unit) > 64:
+        raise SelectionError(f"{measure.name}: its unit is at most 64 printable characters, not {measure.unit!r}")
     return measure
 
 

@@ -171,6 +171,8 @@ class Measurer:
                 got = shape or type(found).__name__
                 asked = f"[head, {', '.join(axes)}] [{', '.join(map(str, wanted))}]"
                 raise SelectionError(f"the measure {one.name} gave {got}, and should give {asked}")
+            if not found.numel():  # a source without a token: there is nothing to keep
+                continue
             of = replace(self._field, what=one.name, axes=tuple(axes), dtype=one.measure.dtype)
             values = found.to("cpu", getattr(torch, of.dtype), copy=True).contiguous()
             values = values[..., None] if len(axes) == 1 else values

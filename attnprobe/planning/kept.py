@@ -1,6 +1,6 @@
 """The bytes that are kept, to the byte: the blocks that the engine's cutting makes, joined as the stores join them."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from attnprobe.fields import DTYPES, Site
@@ -46,30 +46,40 @@ def _maps(setting: Setting) -> tuple[dict[int, int], int]:
     weights = [kept for kept in setting.kept if isinstance(kept.item, Weights)]
     sites = [site for site in range(len(setting.sites)) if setting.runs(site)]
     load = setting.load
-    alike: dict[int, int] = dict.fromkeys(sites, 1)
+    samples, times = load.batch, dict.fromkeys(sites, 1)  # how many blocks one that is followed stands for
+    bound: int | float = setting.held
     if load.fed * load.batch * len(sites) * len(weights) > FOLLOWED:
-        kinds: dict[object, int] = {}
-        for site in sites:
-            kind = setting.shapes[site], tuple(len(kept.heads.get(site, ())) for kept in weights)
-            alike[kinds.setdefault(kind, site)] += 1
-        alike = {site: alike[site] - 1 for site in kinds.values()}
-    joining = Joining(setting.held if len(alike) == len(sites) else float("inf"))
-    _write_prompt(setting, weights, alike, joining)
+        samples, times, bound = 1, _kinds(setting, sites, weights), float("inf")
+    joining = Joining(bound)
+    _write_prompt(setting, weights, times, samples, joining)
     for step in range(1, load.fed + 1):
-        for site in alike:
+        for site in times:
             for kept in weights:
                 if site in kept.heads and follows(kept):
                     for tiles in setting.tiles(site, kept, step):
-                        for sample, block in _blocks(setting, kept, tiles):
+                        for sample, block in _blocks(kept, tiles, samples):
                             joining.write(_place(site, kept, tiles), sample, block)
     joining.finish()
     found = {kept.group: 0 for kept in weights}
     for ((site, group, *_), _), nbytes in joining.handed_on.items():
-        found[group] += nbytes * alike[site]
-    return found, joining.peak * max(alike.values(), default=1)
+        found[group] += nbytes * times[site]
+    return found, joining.peak * max(times.values(), default=1)
 
 
-def _write_prompt(setting: Setting, weights: Sequence[Kept], sites: Mapping[int, int], joining: Joining) -> None:
+def _kinds(setting: Setting, sites: Sequence[int], weights: Sequence[Kept]) -> dict[int, int]:
+    """The first site of each kind, with the samples of all sites of that kind."""
+    first: dict[object, int] = {}
+    found: dict[int, int] = {}
+    for site in sites:
+        kind = setting.shapes[site], tuple(len(kept.heads.get(site, ())) for kept in weights)
+        one = first.setdefault(kind, site)
+        found[one] = found.get(one, 0) + setting.load.batch
+    return found
+
+
+def _write_prompt(
+    setting: Setting, weights: Sequence[Kept], sites: Iterable[int], samples: int, joining: Joining
+) -> None:
     """The prompt's rows, groups of heads that are alike being taken apart once."""
     apart: dict[object, tuple[Writes, Joining]] = {}
     for site in sites:
@@ -79,7 +89,7 @@ def _write_prompt(setting: Setting, weights: Sequence[Kept], sites: Mapping[int,
             for tiles in setting.tiles(site, kept):
                 kind = setting.shapes[site], kept.group, tiles.heads
                 if kind not in apart:
-                    apart[kind] = list(_blocks(setting, kept, tiles)), Joining(float("inf"))
+                    apart[kind] = list(_blocks(kept, tiles, samples)), Joining(float("inf"))
                     for sample, block in apart[kind][0]:
                         apart[kind][1].write((), sample, block)
                 joining.write_alike(_place(site, kept, tiles), *apart[kind])
@@ -90,15 +100,15 @@ def _place(site: int, kept: Kept, tiles: Tiles) -> Place:
     return site, kept.group, tiles.first, tiles.heads
 
 
-def _blocks(setting: Setting, kept: Kept, tiles: Tiles) -> Iterator[tuple[int, Outline]]:
-    """The blocks that are cut out of tiles, each with its sample, in the order in which they are written."""
+def _blocks(kept: Kept, tiles: Tiles, samples: int) -> Iterator[tuple[int, Outline]]:
+    """The blocks that are cut out of tiles, each with its sample, as they are written."""
     assert isinstance(kept.item, Weights)
     itemsize, keys = DTYPES[kept.item.dtype], kept.selection.keys
     for count, stop in zip(tiles.counts.tolist(), tiles.stops.tolist(), strict=True):
         start = keys.start or 0
         end = stop if keys.stop is None else min(stop, keys.stop)
         block = Outline(tiles.heads, count, start, max(start, end), itemsize)
-        for sample in range(setting.load.batch):
+        for sample in range(samples):
             yield sample, block
 
 
@@ -123,12 +133,12 @@ def _row_fields(kept: Kept, site: Site, shape: Geometry) -> list[int]:
     if isinstance(kept.item, TopK):
         return [kept.item.k * DTYPES[kept.item.dtype], kept.item.k * 4, 4]
     assert isinstance(kept.item, Measures)
-    there = present(kept.item.chosen, site, shape.sink)
+    there = present(kept.item, site, shape.sink)
     return [DTYPES[one.measure.dtype] for one in there if one.rows and isinstance(one.measure, RowMeasure)]
 
 
 def folding(setting: Setting, site: int, kept: Kept) -> Folding:
     """What a `Measures` item folds rows of one sample into at a site."""
     assert isinstance(kept.item, Measures)
-    there = present(kept.item.chosen, setting.sites[site], setting.shapes[site].sink)
+    there = present(kept.item, setting.sites[site], setting.shapes[site].sink)
     return fold(there, len(kept.heads[site]), setting.load.length, setting.load.key_length(setting.sites[site]))

@@ -47,7 +47,8 @@ class Limit:
     ) -> None:
         self._budget, self._in_memory, self._on_cpu = budget, in_memory, on_cpu
         self._rows: list[_Rows] = []
-        self._measured: dict[tuple[tuple[Chosen, ...], int, bool], int] = {}  # how many sites are alike
+        # By item, heads of a site, cross and sink: measures, and how many sites are alike.
+        self._measured: dict[tuple[int, int, bool, bool], tuple[tuple[Chosen, ...], int]] = {}
         self._folds: dict[tuple[int, int], list[tuple[int, int]]] = {}
         for one in kept:
             heads = {True: 0, False: 0}
@@ -56,9 +57,9 @@ class Limit:
                 cross = shapes[number].cross
                 heads[cross] += len(own)
                 if isinstance(one.item, Measures):
-                    there = present(one.item.chosen, sites[number], shapes[number].sink)
-                    key = there, len(own), cross
-                    self._measured[key] = self._measured.get(key, 0) + 1
+                    there = present(one.item, sites[number], shapes[number].sink)
+                    key = one.group, len(own), cross, shapes[number].sink
+                    self._measured[key] = there, self._measured.get(key, (there, 0))[1] + 1
                     row_measures = max(row_measures, sum(isinstance(c.measure, RowMeasure) for c in there))
             if isinstance(one.item, Weights):
                 self._rows.append(_Rows(one, heads, DTYPES[one.item.dtype], 0))
@@ -90,7 +91,7 @@ class Limit:
         lengths = _round(load.length), _round(load.source)
         if lengths not in self._folds:
             found = []
-            for (there, heads, cross), count in self._measured.items():
+            for (_, heads, cross, _), (there, count) in self._measured.items():
                 if lengths[cross]:
                     folded = fold(there, heads, lengths[0], lengths[cross])
                     found.append((count * folded.kept, count * folded.state))

@@ -1,11 +1,11 @@
 """What measures cost: their own code is run on torch's meta device, where tensors have shapes and no memory."""
 
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, wraps
 from math import prod
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
@@ -13,18 +13,44 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from attnprobe.fields import DTYPES, Field, Site
-from attnprobe.measures import Chosen, RowMeasure, SampleRows, Tokens
+from attnprobe.keep import Measures
+from attnprobe.measures import Chosen, FoldMeasure, RowMeasure, SampleRows, Tokens, choose
 from attnprobe.measures.base import SINK
 from attnprobe.measures.measurer import Measurer
 from attnprobe.scratch import Scratch
 
 UNKNOWN_AXIS = 256  # cells of an axis whose length is not known
-PASSES = 3  # over the weights, of a measure that does not run without values
+PASSES = 3  # over the weights, of a measure of the user's own
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
-def present(chosen: Sequence[Chosen], site: Site, sink: bool) -> tuple[Chosen, ...]:
-    """The measures that are computed at a site; token ids and the prompt's end are taken to be known."""
-    return tuple(one for one in chosen if one.fits(site) and (sink or one.asked or SINK not in one.measure.needs))
+def _remembered(function: Callable[P, T]) -> Callable[P, T]:
+    """The same, cached but where a measure of the user's own cannot be hashed."""
+    cached = lru_cache(maxsize=512)(function)
+
+    @wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            hash(args)
+        except TypeError:
+            return function(*args, **kwargs)
+        return cached(*args, **kwargs)  # type: ignore[arg-type]
+
+    return call
+
+
+# A measure with a number is made anew whenever it is named, and then is not equal to the one before.
+_choose = _remembered(choose)
+
+
+def present(item: Measures, site: Site, sink: bool) -> tuple[Chosen, ...]:
+    """An item's measures that are computed at a site; token ids and the prompt's end are taken to be known."""
+    names = item.names if isinstance(item.names, str) or not isinstance(item.names, Sequence) else tuple(item.names)
+    return tuple(
+        one for one in _choose(names) if one.fits(site) and (sink or one.asked or SINK not in one.measure.needs)
+    )
 
 
 @dataclass(frozen=True)
@@ -105,28 +131,43 @@ class _Meter(TorchDispatchMode):
             self.live -= self._bytes.pop(key)
 
 
-@lru_cache(maxsize=256)
+class _Noted(Scratch):
+    """Notes the largest that was taken under each name, in bytes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.taken: dict[str, int] = {}
+
+    def take(self, name: str, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+        found = super().take(name, shape, dtype, device)
+        self.taken[name] = max(self.taken.get(name, 0), found.numel() * found.element_size())
+        return found
+
+
+@_remembered
 def meter(chosen: tuple[Chosen, ...], cross: bool, sink: bool, heads: int, rows: int, columns: int) -> Metered:
-    """The cost of measures of a tile of so many heads, rows and columns, at a cross site or not, beside a sink or not."""
+    """The cost of measures of a tile of so many heads, rows and columns, at a cross site, beside a sink, or neither."""
     size = heads * rows * columns
-    scratch = Scratch()
+    foreign = sum(one.own for one in chosen)  # never run before there are rows: they may have a state, or be costly
+    if foreign:
+        known = meter(tuple(one for one in chosen if not one.own), cross, sink, heads, rows, columns)
+        return Metered(
+            max(known.temporary, 4 * size),
+            {**known.scratch, "measure": 4 * size},
+            known.moved + 4.0 * PASSES * foreign,
+            known.operations + PASSES * foreign,
+        )
+    scratch = _Noted()
     site = Site("", "cross" if cross else "self", "decoder", 0, heads, heads, keys="source" if cross else "main")
     measurer = Measurer(chosen, Field(-1, site, 0, tuple(range(heads))))
-    try:
-        with _Meter() as counted:
-            tile = _rows(heads, rows, columns, scratch, cross, sink)
-            measurer.update(tile)  # makes the states and what stays of the working memory
-            counted.peak, counted.moved, counted.operations = counted.live, 0, 0
-            before = counted.live
-            measurer.update(_rows(heads, rows, columns, scratch, cross, sink, tile.weights))
-            temporary = counted.peak - before
-    except Exception:  # a measure of the user's own may need values
-        number = len(chosen)
-        return Metered(4 * size, {"measure": 4 * size}, 4.0 * PASSES * number, float(PASSES * number))
-    taken: dict[str, int] = {}
-    for (name, _, _), tensor in scratch._held.items():
-        taken[name] = taken.get(name, 0) + tensor.numel() * tensor.element_size()
-    return Metered(temporary, taken, counted.moved / size, counted.operations / size)
+    with _Meter() as counted:
+        tile = _rows(heads, rows, columns, scratch, cross, sink)
+        measurer.update(tile)  # makes the states and what stays of the working memory
+        counted.peak, counted.moved, counted.operations = counted.live, 0, 0
+        before = counted.live
+        measurer.update(_rows(heads, rows, columns, scratch, cross, sink, tile.weights))
+        temporary = counted.peak - before
+    return Metered(temporary, scratch.taken, counted.moved / size, counted.operations / size)
 
 
 def _rows(
@@ -149,26 +190,29 @@ def _rows(
 
 
 def fold(there: Sequence[Chosen], heads: int, query_length: int, key_length: int) -> Folding:
-    """What computed measures are folded into; the means of row measures too."""
+    """What computed measures are folded into; the means of row measures too. The user's own are told by their axes."""
     rows = [one.measure for one in there if isinstance(one.measure, RowMeasure)]
     kept = 12 * heads * sum(measure.dtype == "float32" for measure in rows)  # mean, standard deviation, count
     state = 12 * heads * len(rows)
     ending = 0
     for one in there:
         if not isinstance(one.measure, RowMeasure):
-            try:
-                own = _fold_bytes(one.measure, heads, query_length, key_length)  # type: ignore[arg-type]
-            except Exception:  # a measure of the user's own may need values, or cannot be hashed
-                lengths = {"query": query_length, "key": key_length}
-                numbers = heads * prod(lengths.get(axis, UNKNOWN_AXIS) for axis in one.measure.axes)
-                own = Folding(numbers * DTYPES[one.measure.dtype], 4 * numbers, 4 * numbers)
+            ask = _by_axes if one.own else _fold_bytes
+            own = ask(one.measure, heads, query_length, key_length)
             kept, state, ending = kept + own.kept, state + own.state, max(ending, own.ending)
     return Folding(kept, state, ending)
 
 
-@lru_cache(maxsize=1024)
-def _fold_bytes(measure: Any, heads: int, query_length: int, key_length: int) -> Folding:
-    """Of one fold."""
+def _by_axes(measure: FoldMeasure, heads: int, query_length: int, key_length: int) -> Folding:
+    """Of one fold, as far as its axes tell."""
+    lengths = {"query": query_length, "key": key_length}
+    numbers = heads * prod(lengths.get(axis, UNKNOWN_AXIS) for axis in measure.axes)
+    return Folding(numbers * DTYPES[measure.dtype], 4 * numbers, 4 * numbers)
+
+
+@_remembered
+def _fold_bytes(measure: FoldMeasure, heads: int, query_length: int, key_length: int) -> Folding:
+    """Of one fold, asked by making its state and its values without memory."""
     rows = SampleRows(
         weights=torch.empty(heads, 1, key_length, device="meta"),
         rows=range(query_length - 1, query_length),

@@ -67,7 +67,7 @@ def _of_a_weight(setting: Setting, site: int, kept: Kept) -> tuple[float, float]
     if not cut:
         return 0.0, 0.0
     where, cross, sink = setting.sites[site], setting.shapes[site].cross, setting.shapes[site].sink
-    found = meter(present(kept.item.chosen, where, sink), cross, sink, cut[0].heads, cut[0].rows, cut[0].columns)
+    found = meter(present(kept.item, where, sink), cross, sink, cut[0].heads, cut[0].rows, cut[0].columns)
     return found.operations, found.moved
 
 

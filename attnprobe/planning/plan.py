@@ -10,6 +10,15 @@ from attnprobe.sizes import format_bytes
 
 
 @dataclass(frozen=True)
+class Room:
+    """Bytes of host memory, of an accelerator's memory and of a disk; None where that is not known."""
+
+    host: int | None = None
+    device: int | None = None
+    disk: int | None = None
+
+
+@dataclass(frozen=True)
 class Entry:
     """What one `keep` item will take.
 
@@ -23,6 +32,8 @@ class Entry:
         Bytes kept, of all samples.
     operations, moved
         Floating-point operations beside the model's own, and bytes read and written for them: estimates.
+    need
+        What would be taken at most if only this were kept; None where that was not asked for.
     """
 
     what: str
@@ -32,15 +43,7 @@ class Entry:
     nbytes: int
     operations: int
     moved: int
-
-
-@dataclass(frozen=True)
-class Room:
-    """Bytes of host memory, of an accelerator's memory and of a disk; None where that is not known."""
-
-    host: int | None = None
-    device: int | None = None
-    disk: int | None = None
+    need: Room | None = None
 
 
 @dataclass(frozen=True)
@@ -171,10 +174,10 @@ class Plan:
 
     def lines(self) -> list[str]:
         """The plan as a table, at most 80 columns wide where names are short."""
-        rows = [("", "sites", "heads", "rows", "kept", "operations", "moved")]
+        rows = [("", "sites", "heads", "rows", "kept", "peak", "operations")]
         rows += [
-            (e.what, f"{e.sites}", f"{e.heads:,}", f"{e.rows:,}", format_bytes(e.nbytes), _count(e.operations),
-             format_bytes(e.moved))
+            (e.what, f"{e.sites}", f"{e.heads:,}", f"{e.rows:,}", format_bytes(e.nbytes), _peak(e.need),
+             _count(e.operations))
             for e in self.entries
         ]  # fmt: skip
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -227,6 +230,13 @@ class Plan:
                 {"code": one.code, "options": one.options, "nbytes": one.nbytes} for one in self.suggestions
             ],
         }
+
+
+def _peak(need: Room | None) -> str:
+    """Bytes at most of what is worked in: the accelerator's, else the host's."""
+    if need is None:
+        return ""
+    return format_bytes((need.host or 0) if need.device is None else need.device)
 
 
 def _share(part: int, whole: int) -> str:

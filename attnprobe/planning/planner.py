@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -93,7 +94,17 @@ class Planner:
             If one row does not fit the budget.
         """
         plan = self._plan(load, generate, self._free())
+        alone = [plan.need]
+        if len(self._items) > 1:
+            alone = [self._of([item])._plan(load, generate, plan.free).need for item in self._items]
+        entries = tuple(replace(one, need=need) for one, need in zip(plan.entries, alone, strict=True))
+        plan = replace(plan, entries=entries)
         return plan if plan.fits else replace(plan, suggestions=self._suggest(load, generate))
+
+    def _of(self, items: Sequence[Item], *where: Any) -> "Planner":
+        """Other items on the same model; with another budget and directory, if they are given."""
+        budget, to = where or (self._budget, self._to)
+        return Planner(self._model, self._anatomy, items, budget, to, self._device)
 
     def _plan(self, load: Load, generate: int, room: Room) -> Plan:
         setting = self._setting(load)
@@ -143,9 +154,12 @@ class Planner:
         """Near selections that fit, those that keep most first."""
 
         def fitting(items: Sequence[Item], to: Path | None, budget: int) -> Plan | None:
-            planner = Planner(self._model, self._anatomy, items, budget, to, self._device)
+            planner = self._of(items, budget, to)
+            room = planner._free()
+            if 0 in (room.host, room.device, room.disk):
+                return None
             try:
-                found = planner._plan(load, generate, planner._free())
+                found = planner._plan(load, generate, room)
             except BudgetError:
                 return None
             return found if found.fits else None

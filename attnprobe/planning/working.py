@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 from attnprobe.fields import DTYPES
 from attnprobe.keep import Kept, Measures, TopK, Weights
+from attnprobe.measures import RowMeasure
 from attnprobe.planning.kept import folding
 from attnprobe.planning.load import Setting, Tiles
 from attnprobe.planning.metered import meter, present
@@ -139,20 +140,21 @@ def _copied_keys(setting: Setting, site: int, tiles: Tiles) -> int:
 def _of_item(setting: Setting, site: int, kept: Kept, tiles: Tiles, in_memory: bool) -> tuple[int, dict[str, int], int]:
     """What an item takes of a tile: bytes that come and go, bytes that stay, bytes that are copied to the host."""
     heads, rows, columns, batch = tiles.heads, tiles.rows, tiles.columns, setting.load.batch
-    one = heads * rows * columns
+    weights = heads * rows * columns
     if isinstance(kept.item, Weights):
         narrow = min(columns, kept.selection.keys.stop or columns) - (kept.selection.keys.start or 0)
         copied = not in_memory and not _as_made(kept)
-        return heads * rows * max(narrow, 0) * DTYPES[kept.item.dtype] * copied, {}, FLOAT * batch * one
+        return heads * rows * max(narrow, 0) * DTYPES[kept.item.dtype] * copied, {}, FLOAT * batch * weights
     if isinstance(kept.item, TopK):
         k = min(kept.item.k, columns)
         leaving = heads * rows * (kept.item.k * (DTYPES[kept.item.dtype] + FLOAT) + FLOAT)
         counted = COMPARED + SUMMED * setting.on_cpu
         largest = heads * rows * k
-        return max(PICKED * largest + counted * one, ORDERED * largest), {}, batch * leaving
+        return max(PICKED * largest + counted * weights, ORDERED * largest), {}, batch * leaving
     where, cross, sink = setting.sites[site], setting.shapes[site].cross, setting.shapes[site].sink
-    found = meter(present(kept.item.chosen, where, sink), cross, sink, heads, rows, columns)
-    leaving = batch * heads * rows * FLOAT * sum(chosen.rows for chosen in kept.item.chosen)
+    there = present(kept.item, where, sink)
+    found = meter(there, cross, sink, heads, rows, columns)
+    leaving = batch * heads * rows * FLOAT * sum(one.rows for one in there if isinstance(one.measure, RowMeasure))
     return found.temporary, dict(found.scratch), leaving
 
 

@@ -8,7 +8,7 @@ from rich.text import Text
 
 from attnprobe.shapes import Float
 from attnprobe.show.colors import largest, viridis
-from attnprobe.show.prepare import group_starts, shrink
+from attnprobe.show.prepare import group_starts, printable, shrink
 from attnprobe.show.terminal import column_ticks
 
 UNKNOWN = "-"
@@ -46,7 +46,7 @@ def grid(
     room = max(1, width - _GUTTER) // cell
     drawn = _shrunk(values.astype(np.float64), room) / top
     step = 2 if color and cell == 1 else 1  # layers a line
-    lines = [Text(title[:width], no_wrap=True)]
+    lines = [Text(printable(title)[:width], no_wrap=True)]  # names and units come from a run
     for layer in range(0, layers, step):
         line = Text(f"{layer:>{_GUTTER - 1}} ", "dim" if color else "", no_wrap=True)
         below = drawn[layer + 1] if step == 2 and layer + 1 < layers else None

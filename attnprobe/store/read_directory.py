@@ -17,7 +17,8 @@ from attnprobe.fields import DTYPES, MAP, Field, Piece, Sample, TokenSequence, d
 from attnprobe.shapes import Int, Shaped
 from attnprobe.store.base import FORMAT, READABLE, Manifest
 from attnprobe.store.journal import read_lines
-from attnprobe.store.validate import NUMBER, PARTS, STORED, Records, check_directory, make_manifest, open_plain
+from attnprobe.store.validate import PARTS, STORED, Records, check_directory, make_manifest, open_plain
+from attnprobe.store.validate_fields import NUMBER
 
 _FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}\.safetensors")
 OPEN_FILES = 16
@@ -288,5 +289,7 @@ def read_manifest(path: Path) -> Manifest:
             "attnprobe"
         )
     if type(version) is not int or version not in READABLE:
-        raise StoreError(f"{path} has format {version!r}, and this version of attnprobe reads {READABLE[0]} to {FORMAT}")
+        raise StoreError(
+            f"{path} has format {version!r}, and this version of attnprobe reads {READABLE[0]} to {FORMAT}"
+        )
     return make_manifest(path / "manifest.json", record)
