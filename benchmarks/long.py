@@ -13,7 +13,7 @@ from benchmarks.report import Table
 
 LAYERS, HEADS, WIDTH, POSITIONS = 4, 8, 256, 32768
 LENGTHS = (4096, 8192, 16384, 32768)
-ROUNDS = 3
+ROUNDS = 1
 BOUND = 256 * MIB
 GROWTH = 2.2
 

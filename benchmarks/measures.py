@@ -12,7 +12,7 @@ from benchmarks.measure import alternate, environment, ratio, spread
 from benchmarks.models import OneCall
 from benchmarks.report import Table, ratio_text
 
-HEADS, DIM, ROUNDS = 12, 64, 9
+HEADS, DIM, ROUNDS = 12, 64, 7
 COMPARED, LONGER = 4096, (2048, 8192, 16384)  # eager attention is run at the first length only
 BASIC = ("entropy", "max", "first_mass", "distance", "received")
 SINGLE = (*GROUPS["default"][:6], "induction.mean", "received", "distances", "pooled")

@@ -56,7 +56,7 @@ def _head_tiles(
     group = call.heads // call.kv_heads
     key_heads = tuple(h // group for h in heads)
     with torch.autocast(call.query.device.type, enabled=False):
-        key = call.key[:, as_index(key_heads, call.key.device)].to(dtype).flatten(0, 1)
+        key = call.key[:, as_index(key_heads, call.key.device)].to(dtype).flatten(0, 1).transpose(1, 2)
         if layout.pack:
             key = key.contiguous()
     height = layout.height(len(heads))
@@ -64,12 +64,12 @@ def _head_tiles(
         block = rows[first : first + height]
         start, stop = call.columns(block)
         with torch.autocast(call.query.device.type, enabled=False):
-            yield _tile(call, key[:, start:stop], heads, block, start, scratch)
+            yield _tile(call, key[:, :, start:stop], heads, block, start, scratch)
 
 
 def _tile(
     call: AttentionCall,
-    key: Float[Tensor, "batch_head k dim"],
+    key: Float[Tensor, "batch_head dim k"],
     heads: tuple[int, ...],
     rows: Rows,
     start: int,
@@ -78,9 +78,9 @@ def _tile(
     """Weights and the mass of a sink, made from the logits in place."""
     device = call.query.device
     query = call.query[:, as_index(heads, device)][:, :, as_index(rows, device)].to(key.dtype).flatten(0, 1)
-    shape = query.shape[0], len(rows), key.shape[1]
+    shape = query.shape[0], len(rows), key.shape[2]
     logits = query.new_empty(shape) if scratch is None else scratch.take("tile", shape, query.dtype, device)
-    torch.baddbmm(logits, query, key.transpose(1, 2), beta=0, alpha=call.scale, out=logits)
+    torch.baddbmm(logits, query, key, beta=0, alpha=call.scale, out=logits)
     logits = call.restrict_(logits.view(call.batch, len(heads), len(rows), -1), heads, rows, start)
     empty = logits.amax(-1) == -torch.inf if call.may_empty else None
     valid = None if empty is None else ~empty

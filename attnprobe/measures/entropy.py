@@ -7,6 +7,7 @@ from attnprobe.measures.base import SINK, row_measure
 from attnprobe.measures.rows import SampleRows
 from attnprobe.shapes import Float
 
+PIECE = 1 << 18  # numbers that stay in a core's own cache
 SMALLEST = torch.finfo(torch.float32).tiny  # its product with its logarithm is far below any tolerance
 
 
@@ -17,8 +18,14 @@ SMALLEST = torch.finfo(torch.float32).tiny  # its product with its logarithm is 
 )
 def entropy(rows: SampleRows) -> Float[Tensor, "head query"]:
     """Shannon entropy of the row as it is, in nats: 0 where one key has everything, ln n over n equal keys."""
-    logs = torch.clamp(rows.weights, min=SMALLEST, out=rows.buffer()).log_()
-    return 0 - logs.mul_(rows.weights).sum(-1)  # its negative would be -0.0 where one key has everything
+    _, count, width = rows.weights.shape
+    several = max(1, PIECE // max(1, count * width))  # heads at a time, so that four passes meet in cache
+    found = []
+    for part in torch.split(rows.weights, several):
+        memory = rows.scratch.take("measure", tuple(part.shape), torch.float32, part.device)
+        # Clamped first, because the logarithm of zero is slow, and no number once it is multiplied by zero.
+        found.append(torch.clamp(part, min=SMALLEST, out=memory).log_().mul_(part).sum(-1))
+    return 0 - torch.cat(found)  # its negative would be -0.0 where one key has everything
 
 
 @row_measure(

@@ -94,6 +94,8 @@ class SampleRows:
     @cached_property
     def total(self) -> Float[Tensor, "head query"]:
         """Sum of each row: 1, or 1 minus the sink's mass."""
+        if self.sink is None and self.valid is None:  # softmax has seen to it
+            return self.weights.new_ones(self.weights.shape[:2])
         return self.weights.sum(-1)
 
     @cached_property
