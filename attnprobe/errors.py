@@ -47,7 +47,7 @@ class NotKept(AttnprobeError, LookupError):
 
 
 class BudgetError(AttnprobeError, ValueError):
-    """A byte budget too small for the smallest unit of work."""
+    """What was asked for does not fit: one row the byte budget, or all of it the memory or disk that is free."""
 
 
 class StoreError(AttnprobeError):

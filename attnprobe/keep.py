@@ -1,7 +1,7 @@
 """What is kept of a selection: `Weights`, `TopK`, `Measures`. A recording keeps one or several of these."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import index
 from typing import TYPE_CHECKING, Any
 
@@ -207,3 +207,17 @@ def resolve(item: Item, group: int, sites: tuple[Site, ...]) -> Kept:
                     f'{without.label} are of two; leave it out, or select kind="self"'
                 )
     return Kept(group, item, selection, heads)
+
+
+def together(kept: Sequence[Kept]) -> list[list[Kept]]:
+    """Put items of the same heads and rows together: their tiles are made once."""
+    groups: list[list[Kept]] = []
+    for one in kept:
+        for group in groups:
+            first = group[0]
+            if replace(one.selection, keys=first.selection.keys) == first.selection and one.heads == first.heads:
+                group.append(one)
+                break
+        else:
+            groups.append([one])
+    return groups

@@ -52,20 +52,6 @@ def make_keeper(kept: Kept, numbers: dict[Site, int], store: Writer, put: Put, s
     return _MeasuresKeeper(kept, kept.item, heads, store, put, scratch)
 
 
-def share(kept: Sequence[Kept], keepers: Sequence[Keeper]) -> list[tuple[Kept, list[Keeper]]]:
-    """Put items of the same heads and rows together, so that their tiles are made once."""
-    shared: list[tuple[Kept, list[Keeper]]] = []
-    for one, keeper in zip(kept, keepers, strict=True):
-        for other, together in shared:
-            same = replace(one.selection, keys=other.selection.keys) == other.selection
-            if same and one.heads == other.heads:
-                together.append(keeper)
-                break
-        else:
-            shared.append((one, [keeper]))
-    return shared
-
-
 class _WeightsKeeper:
     holds, waits = True, False
 

@@ -15,8 +15,8 @@ from attnprobe.copies import Copies
 from attnprobe.engines import Engine
 from attnprobe.errors import AttnprobeError, SelectionError, UnsupportedCall, UnsupportedModel
 from attnprobe.generation import read_generation
-from attnprobe.keep import Kept
-from attnprobe.keepers import make_keeper, share
+from attnprobe.keep import Kept, together
+from attnprobe.keepers import make_keeper
 from attnprobe.lineage import Forward, Lineage, Tracker
 from attnprobe.samples import Growing
 from attnprobe.scratch import Scratch
@@ -70,9 +70,9 @@ class Observer:
         self._copies = Copies(budget // 2)
         self._scratch = Scratch()
         numbers = {site: number for number, site in enumerate(anatomy.sites)}
-        keepers = [make_keeper(one, numbers, store, self._put, self._scratch) for one in kept]
-        self._keepers = tuple(keepers)
-        self._shared = share(kept, keepers)
+        keepers = {one.group: make_keeper(one, numbers, store, self._put, self._scratch) for one in kept}
+        self._keepers = tuple(keepers.values())
+        self._shared = [(group[0], [keepers[one.group] for one in group]) for group in together(kept)]
         self._tracker = Tracker(self._open_sample)
         self._forwards: dict[int, Forward] = {}
         self._told = Told()

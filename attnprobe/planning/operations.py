@@ -5,10 +5,9 @@ from dataclasses import dataclass
 from torch import nn
 
 from attnprobe.fields import DTYPES
-from attnprobe.keep import Kept, TopK, Weights
+from attnprobe.keep import Kept, TopK, Weights, together
 from attnprobe.planning.load import Geometry, Load, Setting, follows
 from attnprobe.planning.metered import meter, present
-from attnprobe.planning.working import together
 
 SOFTMAX = 5  # operations a weight: largest, difference, exponential, sum, quotient
 MADE = 3  # times that a weight is moved to be made: the product written, read and written by the softmax

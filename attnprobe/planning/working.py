@@ -1,10 +1,10 @@
 """Peak memory beside what is kept: tiles, copied keys, masks, what measures work in, and copies on their way."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from attnprobe.fields import DTYPES
-from attnprobe.keep import Kept, Measures, TopK, Weights
+from attnprobe.keep import Kept, Measures, TopK, Weights, together
 from attnprobe.measures import RowMeasure
 from attnprobe.planning.kept import folding
 from attnprobe.planning.load import Setting, Tiles
@@ -70,20 +70,6 @@ def working(setting: Setting, in_memory: bool) -> Working:
         ends=setting.load.batch * sum(one.kept for one in folded),
         flying=0 if setting.on_cpu else flying,
     )
-
-
-def together(kept: tuple[Kept, ...]) -> list[list[Kept]]:
-    """Items whose tiles are made once, as `attnprobe.keepers.share` puts them together."""
-    groups: list[list[Kept]] = []
-    for one in kept:
-        for group in groups:
-            first = group[0]
-            if replace(one.selection, keys=first.selection.keys) == first.selection and one.heads == first.heads:
-                group.append(one)
-                break
-        else:
-            groups.append([one])
-    return groups
 
 
 def _calls(setting: Setting) -> Iterator[tuple[int, list[Kept]]]:
