@@ -65,3 +65,13 @@ def test_the_changelog_has_this_version() -> None:
     import attnprobe
 
     assert f"## {attnprobe.__version__}" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_every_measure_has_a_row_on_the_page_of_its_family() -> None:
+    from attnprobe.measures import GROUPS, MEASURES
+
+    pages = "\n".join(page.read_text() for page in (ROOT / "docs" / "measures").glob("*.md"))
+    listed = re.findall(r"^\| `(\w+)(?:\(\w\))?` \|", pages, re.MULTILINE)
+    assert sorted(listed) == sorted(MEASURES)
+    index = (ROOT / "docs" / "measures.md").read_text()
+    assert not [name for name in (*MEASURES, *GROUPS) if f"`{name}" not in index and f'`"{name}"' not in index]
