@@ -7,41 +7,33 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measure import environment, settle, spread
+from benchmarks.measure import environment, settle
 from benchmarks.process import MIB, forget_peak, give_back_at_once, in_fresh_process, peak
 from benchmarks.report import Table
 
 LAYERS, HEADS, WIDTH, POSITIONS = 4, 8, 256, 32768
 LENGTHS = (4096, 8192, 16384, 32768)
-ROUNDS = 1
 BOUND = 256 * MIB
 GROWTH = 2.2
 
 
 def measure(quick: bool) -> dict[str, Any]:
     """Run it: for every length a fresh process each, bare, measured and eager; eager until it does not fit."""
-    lengths, rounds = ((64, 128), 1) if quick else (LENGTHS, ROUNDS)
+    lengths = (64, 128) if quick else LENGTHS
     rows: list[dict[str, Any]] = []
     eager_fits = True
     for length in lengths:
-        found: dict[str, list[dict[str, Any]]] = {"bare": [], "measures": []}
-        for _ in range(rounds):
-            for mode, runs in found.items():
-                runs.append(in_fresh_process("benchmarks.long", {"mode": mode, "length": length, "live": False}))
-        live = {
-            mode: in_fresh_process("benchmarks.long", {"mode": mode, "length": length, "live": True}) for mode in found
-        }
+        bare, measured = (_run(mode, length) for mode in ("bare", "measures"))
         row: dict[str, Any] = {
             "length": length,
-            "kept": found["measures"][0]["kept"],
-            "extra": spread([m["peak"] - b["peak"] for m, b in zip(found["measures"], found["bare"], strict=True)]),
-            "live_extra": live["measures"]["peak"] - live["bare"]["peak"],
-            "seconds": {mode: spread([run["seconds"] for run in runs]) for mode, runs in found.items()},
+            "kept": measured["kept"],
+            "extra": measured["peak"] - bare["peak"],
+            "seconds": {"bare": bare["seconds"], "measures": measured["seconds"]},
         }
         if eager_fits:
-            eager = in_fresh_process("benchmarks.long", {"mode": "eager", "length": length, "live": True})
+            eager = _run("eager", length)
             eager_fits = eager["peak"] is not None
-            row["eager_extra"] = eager["peak"] - live["bare"]["peak"] if eager_fits else None
+            row["eager_extra"] = eager["peak"] - bare["peak"] if eager_fits else None
             row["eager_seconds"] = eager["seconds"]
         rows.append(row)
     return {
@@ -53,10 +45,13 @@ def measure(quick: bool) -> dict[str, Any]:
     }
 
 
-def forward(mode: str, length: int, live: bool) -> dict[str, Any]:
+def _run(mode: str, length: int) -> dict[str, Any]:
+    return in_fresh_process("benchmarks.long", {"mode": mode, "length": length})
+
+
+def forward(mode: str, length: int) -> dict[str, Any]:
     """Peak resident bytes of this process during one forward pass, bare, with measures, or eager with its weights."""
-    if live:
-        give_back_at_once()
+    give_back_at_once()
     if mode == "eager":  # an error rather than a machine that swaps or kills
         memory = resource.getpagesize() * int(_pages())
         resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
@@ -101,7 +96,7 @@ def table(result: dict[str, Any]) -> Table:
     shape, body = result["shape"], []
     before = None
     for row in result["rows"]:
-        extra, kept = row["live_extra"], row["kept"]
+        extra, kept = row["extra"], row["kept"]
         growth = "" if before is None else f"{extra / before:.2f}"
         if row["length"] == LENGTHS[-1] and before:
             growth += f", target {GROWTH}: {'met' if extra / before <= GROWTH else 'MISSED'}"
@@ -111,24 +106,20 @@ def table(result: dict[str, Any]) -> Table:
             [
                 f"{row['length']:,}",
                 f"{kept / MIB:.0f} MiB",
-                f"{extra / MIB:.0f} MiB",
-                f"{row['extra']['median'] / MIB:.0f} ({row['extra']['low'] / MIB:.0f} to "
-                f"{row['extra']['high'] / MIB:.0f}) MiB, kept + 256: "
-                f"{'held' if row['extra']['high'] <= kept + BOUND else 'MISSED'}",
+                f"{extra / MIB:.0f} MiB, kept + 256: {'held' if extra <= kept + BOUND else 'MISSED'}",
                 growth,
                 "does not fit" if eager is None else "" if eager == "" else f"{eager / MIB:,.0f} MiB",
-                f"{row['seconds']['measures']['median'] / row['seconds']['bare']['median']:.1f}",
             ]
         )
     memory = result["environment"]["memory_gib"]
     return Table(
         f"Default measures of all heads, {shape['layers']} layers x {shape['heads']} heads, width {shape['width']}",
-        ["T", "kept", "extra in use", "extra resident", "growth", "eager's extra", "time over bare"],
+        ["T", "kept", "extra", "growth", "eager's extra"],
         body,
-        "Resident memory (VmHWM) of fresh processes during one forward pass, over the bare forward's. In use: large "
-        "arrays are given back at once when they are free (mmap threshold fixed; one process each). Resident: as the "
-        "allocator has it, medians and smallest to largest. Eager is Hugging Face eager attention with "
-        f"output_attentions=True, which keeps the maps; it does not fit where it exceeds the machine's {memory} GiB.",
+        "Resident memory (VmHWM) of fresh processes during one forward pass, over the bare forward's; large arrays are "
+        "given back at once when they are free (mmap threshold fixed), so that what is counted is in use. Eager is "
+        "Hugging Face eager attention with output_attentions=True, which keeps the maps; it does not fit where it "
+        f"exceeds the machine's {memory} GiB.",
     )
 
 
@@ -144,7 +135,7 @@ def draw(result: dict[str, Any], images: Path) -> None:
     figure, axes = plt.subplots(figsize=(6.4, 3.4), layout="constrained")
     eager = [(row["length"], row["eager_extra"] / MIB) for row in rows if row.get("eager_extra")]
     axes.loglog(*zip(*eager, strict=True), "o-", color="#b5367a", label="eager attention, output_attentions=True")
-    axes.loglog(lengths, [row["live_extra"] / MIB for row in rows], "o-", color="#21918c", label="attnprobe, measures")
+    axes.loglog(lengths, [row["extra"] / MIB for row in rows], "o-", color="#21918c", label="attnprobe, measures")
     axes.loglog(lengths, [row["kept"] / MIB for row in rows], ":", color="#21918c", label="of which kept")
     machine = result["environment"]["memory_gib"] * 1024
     axes.axhline(machine, color="0.6", linewidth=0.8)
