@@ -13,8 +13,24 @@ if TYPE_CHECKING:  # measures need torch, which takes seconds to import
     from attnprobe.measures import Chosen, Measure
 
 
+class _Selected:
+    """What items have in common: words for a selection; `keys` where an item has columns of its own."""
+
+    layers: HeadsLike
+    heads: HeadsLike
+    queries: IndexLike
+    generated: str
+    kind: str
+
+    @property
+    def selection(self) -> Selection:
+        """The parsed selection."""
+        keys = getattr(self, "keys", "all")
+        return Selection.parse(self.layers, self.heads, self.queries, keys, self.generated, self.kind)
+
+
 @dataclass(frozen=True)
-class Weights:
+class Weights(_Selected):
     """Keep the weights themselves.
 
     Parameters
@@ -51,18 +67,13 @@ class Weights:
         object.__setattr__(self, "dtype", _checked_dtype(self.dtype))
         _ = self.selection
 
-    @property
-    def selection(self) -> Selection:
-        """The parsed selection."""
-        return Selection.parse(self.layers, self.heads, self.queries, self.keys, self.generated, self.kind)
-
     def describe(self) -> dict[str, Any]:
         """In plain words, for a manifest."""
         return {"what": "weights", "dtype": self.dtype}
 
 
 @dataclass(frozen=True)
-class TopK:
+class TopK(_Selected):
     """Keep the `k` largest weights of every row, where they are, and the mass of the others.
 
     Parameters
@@ -95,18 +106,13 @@ class TopK:
         object.__setattr__(self, "k", index(self.k))
         _ = self.selection
 
-    @property
-    def selection(self) -> Selection:
-        """The parsed selection."""
-        return Selection.parse(self.layers, self.heads, self.queries, self.keys, self.generated, self.kind)
-
     def describe(self) -> dict[str, Any]:
         """In plain words, for a manifest."""
         return {"what": "topk", "k": self.k, "dtype": self.dtype}
 
 
 @dataclass(frozen=True)
-class Measures:
+class Measures(_Selected):
     """Keep statistics instead of weights: memory that grows with the length, not with its square.
 
     Parameters
@@ -133,11 +139,6 @@ class Measures:
     def __post_init__(self) -> None:
         """Validate at once, before any model is there."""
         _ = self.selection, self.chosen
-
-    @property
-    def selection(self) -> Selection:
-        """The parsed selection."""
-        return Selection.parse(self.layers, self.heads, self.queries, "all", self.generated, self.kind)
 
     @property
     def chosen(self) -> "tuple[Chosen, ...]":

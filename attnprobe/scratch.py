@@ -1,5 +1,7 @@
 """Working memory that is taken once and used again."""
 
+from math import prod
+
 import torch
 from torch import Tensor
 
@@ -15,9 +17,7 @@ class Scratch:
         # A stream of its own: kernels of another one may still read what was taken there.
         stream = torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else 0
         key = name, dtype, device, stream
-        size = 1
-        for length in shape:
-            size *= length
+        size = prod(shape)
         if key not in self._held or self._held[key].numel() < size:
             self._held.pop(key, None)  # before the larger one is made
             self._held[key] = torch.empty(size, dtype=dtype, device=device)

@@ -35,7 +35,7 @@ def test_quick_run_gives_tables_and_json(name: str, tmp_path: Path) -> None:
     assert result["benchmark"] == name and result["quick"] is True
     assert {"torch", "transformers", "processor", "cores"} <= set(result["environment"])
     assert all(s["low"] <= s["median"] <= s["high"] and s["count"] >= 1 for s in spreads(result))
-    assert list(spreads(result))
+    assert name == "long" or list(spreads(result))  # one peak a point has no spread
     for make in MODULES[name].TABLES:
         table = make(result)
         assert table.rows and all(len(row) == len(table.columns) for row in table.rows)

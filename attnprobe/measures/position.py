@@ -68,8 +68,7 @@ def distance(rows: SampleRows) -> Float[Tensor, "head query"]:
     ahead = rows.clip(middle + 1, rows.stop)
     if ahead.shape[2]:
         beyond = torch.arange(rows.stop - ahead.shape[2], rows.stop, device=ahead.device) - rows.positions[:, None]
-        part = rows.scratch.take("measure", tuple(ahead.shape), torch.float32, ahead.device)
-        back = back + 2 * torch.mul(ahead, beyond.clamp(min=0).float(), out=part).sum(-1)
+        back = back + 2 * rows.weighted(ahead, beyond.clamp(min=0))
     return back / rows.total
 
 
@@ -88,5 +87,4 @@ def _near(rows: SampleRows, w: int) -> Float[Tensor, "head query"]:
     first = max(rows.rows[0] - w + 1, rows.start)
     columns = torch.arange(first, first + near.shape[2], device=near.device)
     mask = (columns - rows.positions[:, None]).abs() < w
-    part = rows.scratch.take("measure", tuple(near.shape), torch.float32, near.device)
-    return torch.mul(near, mask.float(), out=part).sum(-1)
+    return rows.weighted(near, mask)

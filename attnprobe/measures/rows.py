@@ -9,7 +9,7 @@ from torch import Tensor
 from attnprobe.fields import Rows
 from attnprobe.precision import ieee_float32
 from attnprobe.scratch import Scratch
-from attnprobe.shapes import Bool, Float, Int
+from attnprobe.shapes import Bool, Float, Int, Shaped
 
 
 @dataclass(eq=False)
@@ -116,7 +116,16 @@ class SampleRows:
 
     def masked_sum(self, mask: Bool[Tensor, "query key"]) -> Float[Tensor, "head query"]:
         """The mass of each row on the columns that a mask names."""
-        return torch.mul(self.weights, mask.float(), out=self.buffer()).sum(-1)
+        return self.weighted(self.weights, mask)
+
+    def weighted(
+        self, part: Float[Tensor, "head query some"], factors: Shaped[Tensor, "query some"]
+    ) -> Float[Tensor, "head query"]:
+        """Sums over some columns, each weight times the factor of its row and column; in memory that is used again."""
+        device = part.device
+        factor = self.scratch.take("factors", tuple(factors.shape), torch.float32, device).copy_(factors)
+        product = self.scratch.take("measure", tuple(part.shape), torch.float32, device)
+        return torch.mul(part, factor, out=product).sum(-1)
 
     def dot(self, vector: Float[Tensor, " key"]) -> Float[Tensor, "head query"]:
         """Each row times a vector over columns, at IEEE precision whatever the global matmul settings."""

@@ -131,19 +131,6 @@ class _Meter(TorchDispatchMode):
             self.live -= self._bytes.pop(key)
 
 
-class _Noted(Scratch):
-    """Notes the largest that was taken under each name, in bytes."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.taken: dict[str, int] = {}
-
-    def take(self, name: str, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-        found = super().take(name, shape, dtype, device)
-        self.taken[name] = max(self.taken.get(name, 0), found.numel() * found.element_size())
-        return found
-
-
 @_remembered
 def meter(chosen: tuple[Chosen, ...], cross: bool, sink: bool, heads: int, rows: int, columns: int) -> Metered:
     """The cost of measures of a tile of so many heads, rows and columns, at a cross site, beside a sink, or neither."""
@@ -157,7 +144,7 @@ def meter(chosen: tuple[Chosen, ...], cross: bool, sink: bool, heads: int, rows:
             known.moved + 4.0 * PASSES * foreign,
             known.operations + PASSES * foreign,
         )
-    scratch = _Noted()
+    scratch = Scratch()
     site = Site("", "cross" if cross else "self", "decoder", 0, heads, heads, keys="source" if cross else "main")
     measurer = Measurer(chosen, Field(-1, site, 0, tuple(range(heads))))
     with _Meter() as counted:
@@ -167,7 +154,7 @@ def meter(chosen: tuple[Chosen, ...], cross: bool, sink: bool, heads: int, rows:
         before = counted.live
         measurer.update(_rows(heads, rows, columns, scratch, cross, sink, tile.weights))
         temporary = counted.peak - before
-    return Metered(temporary, scratch.taken, counted.moved / size, counted.operations / size)
+    return Metered(temporary, scratch.sizes(), counted.moved / size, counted.operations / size)
 
 
 def _rows(
