@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
 
 from attnprobe import caching
 from attnprobe.errors import UnsupportedCall
@@ -54,7 +53,7 @@ class Forward:
     opening: bool
     generation: Generation | None = None
     landed: bool = False
-    _tokens: dict[tuple[int, torch.device], Tokens | None] = field(default_factory=dict)
+    _tokens: dict[int, Tokens | None] = field(default_factory=dict)
 
     def land(
         self,
@@ -158,14 +157,13 @@ class Forward:
         """Position in its sample of each row of the call, -1 for padding."""
         return self.lineage.samples[b].place[self.start : self.start + self.count]
 
-    def tokens(self, b: int, device: torch.device) -> Tokens | None:
-        """Token ids of a sample so far, on a device; None where one is unknown. The copies must have landed."""
-        key = b, device
-        if key not in self._tokens:
+    def tokens(self, b: int) -> Tokens | None:
+        """Token ids of a sample so far; None where one is unknown. The copies must have landed."""
+        if b not in self._tokens:
             sample = self.lineage.samples[b]
             ids = np.concatenate(sample.ids) if sample.with_ids else np.full(1, -1)
-            self._tokens[key] = Tokens(torch.from_numpy(ids).to(device)) if (ids >= 0).all() else None
-        return self._tokens[key]
+            self._tokens[b] = Tokens(ids) if (ids >= 0).all() else None
+        return self._tokens[b]
 
     def rows(self, selection: Selection) -> Rows:
         """The rows of the call that any sample's selection wants. The copies must have landed.

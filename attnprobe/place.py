@@ -87,7 +87,7 @@ def sample_rows(
             prompt_length=sample.prompt_length or 0,
             valid=None if tile.valid is None else tile.valid[b][:, pick],
             sink=None if tile.sink_mass is None else tile.sink_mass[b][:, pick],
-            tokens=forward.tokens(b, tile.weights.device) if own and with_tokens else None,
+            tokens=forward.tokens(b) if own and with_tokens else None,
             scratch=scratch,
         )
         yield sample, rows, stray

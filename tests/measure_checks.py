@@ -81,7 +81,6 @@ def feed(
     length = first + call.queries
     prompt = max(length - 2, 1)
     ids = torch.randint(0, 6, (call.keys,), generator=torch.Generator().manual_seed(call.keys))
-    ids[::7] = -1
     field = Field(0, Site("it", "self", "", 0, call.heads, 1, keys="main" if one else "source"), 0, heads)
     scratch = Scratch()
     for b in range(call.batch):
@@ -102,7 +101,7 @@ def feed(
                     prompt_length=prompt,
                     valid=None if tile.valid is None else tile.valid[b],
                     sink=None if tile.sink_mass is None else tile.sink_mass[b],
-                    tokens=Tokens(ids) if one else None,
+                    tokens=Tokens(ids.numpy()) if one else None,
                     scratch=scratch,
                 )
             )

@@ -161,7 +161,7 @@ def test_a_prompt_and_its_decoded_rows_measure_as_the_whole_map_does(prompt: int
 
 def test_uniform_rows_have_the_values_that_one_knows() -> None:
     rows = SampleRows(torch.ones(1, 8, 8).tril() / torch.arange(1.0, 9.0)[:, None], range(8), 0, slice(0, 1), 8, 8, 8)
-    rows.tokens = Tokens(torch.tensor([5, 6, 5, 6, 5, 6, 7, -1]))
+    rows.tokens = Tokens(np.array([5, 6, 5, 6, 5, 6, 7, 8]))
     fed = measure_checks.Fed(Field(0, Site("it", "self", "", 0, 1, 1), 0, (0,)), [rows], [])
     fed.maps = [reference.Map(rows.weights[0].double().numpy(), np.ones(8, bool))]
     found = {name: array[0] for name, array in measure_checks.measure(fed).items()}

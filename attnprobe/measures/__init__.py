@@ -15,7 +15,8 @@ from attnprobe.measures.peak import _max, argmax
 from attnprobe.measures.pooled import pooled_max, pooled_mean
 from attnprobe.measures.position import distance, first_mass, local_mass, own, previous
 from attnprobe.measures.repeats import duplicate, induction
-from attnprobe.measures.rows import SampleRows, Tokens
+from attnprobe.measures.rows import SampleRows
+from attnprobe.measures.tokens import Tokens
 
 # Name -> measure, or a function that makes one of a number, "first_mass(4)".
 MEASURES: Mapping[str, Measure | Callable[..., Measure]] = {

@@ -41,7 +41,9 @@ class Distances:
 
     def update(self, state: Histogram, rows: SampleRows) -> Histogram:
         """Add rows."""
-        state.mass[rows.at] += _by_shear(rows) if rows.together else _by_mask(rows)
+        state.mass[rows.at] += (
+            _by_shear(rows) if rows.together and len(rows.rows) <= rows.weights.shape[2] else _by_mask(rows)
+        )
         state.rows[rows.at] += len(rows.rows) if rows.valid is None else rows.valid.sum(-1)
         return state
 
@@ -56,18 +58,21 @@ class Distances:
 
 
 def _by_shear(rows: SampleRows) -> Float[Tensor, "head bin"]:
-    """Rows that follow each other: sheared by one column a row, a column is one distance, and sums go down columns."""
+    """Rows that follow each other: sheared by one column a row, a column is one distance, and sums go down columns.
+
+    Read in lines that are one longer, the same memory is sheared, and what leaves a line on the left stands on the
+    right of the one before: there, what belongs to the right corner is taken off again.
+    """
     heads, count, width = rows.weights.shape
-    line = width + count - 1
     if count == 1:  # as in generation: nothing to shear
         return _bins(rows.weights[:, 0], rows.rows[0] - rows.start)
-    memory = rows.scratch.take("shear", (heads, count * (line + 1)), torch.float32, rows.weights.device).zero_()
-    # Row i begins at i * line + count - 1; read with lines of line + 1, it has moved i columns to the left.
-    memory[:, count - 1 :].as_strided(
-        (heads, count, width), (memory.stride(0), line, 1), memory.storage_offset() + count - 1
-    ).copy_(rows.weights)
-    sums = memory.view(heads, count, line + 1).sum(1)[:, :line]
-    return _bins(sums, rows.rows[0] - rows.start + count - 1)
+    inner = width + 1 - count  # columns that every line has of its own
+    flat = rows.weights.reshape(heads, count * width)
+    sums = flat[:, : (count - 1) * (width + 1)].view(heads, count - 1, width + 1).sum(1)
+    sums[:, :inner] += flat[:, (count - 1) * (width + 1) :]
+    corner = rows.weights[:, :, inner:].triu().reshape(heads, count - 1, count).sum(1)[:, :-1]
+    sums[:, inner:width] -= corner
+    return _bins(torch.cat([sums[:, inner + 1 :], sums[:, :inner], corner], 1), rows.rows[0] - rows.start + count - 1)
 
 
 def _bins(sums: Float[Tensor, "head distance"], farthest: int) -> Float[Tensor, "head bin"]:

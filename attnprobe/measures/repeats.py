@@ -1,11 +1,16 @@
 """Mass on repeats: on the same token earlier, and on what followed it then."""
 
+from collections.abc import Iterator
+
+import numpy as np
 import torch
 from torch import Tensor
 
 from attnprobe.measures.base import IDS, POSITIONS, row_measure
 from attnprobe.measures.rows import SampleRows
-from attnprobe.shapes import Bool, Float, Int
+from attnprobe.shapes import Float, Int
+
+SHARE = 32  # one in so many of a tile's weights is picked at once, so that indices take less memory than the tile
 
 
 @row_measure(
@@ -31,21 +36,26 @@ def induction(rows: SampleRows) -> Float[Tensor, "head query"]:
 
 
 def _mass(rows: SampleRows, shift: int) -> Float[Tensor, "head query"]:
-    tokens = rows.tokens
+    """Mass `shift` columns behind earlier occurrences of a row's token; these are few, and picked out, not masked."""
+    tokens, weights, device = rows.tokens, rows.weights, rows.weights.device
     assert tokens is not None, "a measure that needs ids is not computed without them"
-    mass = rows.masked_sum(_matches(rows, tokens.ids, shift))
-    return mass.masked_fill(~tokens.repeated[rows.positions], torch.nan)
+    counts = tokens.counts(rows.rows)
+    mass = weights.new_zeros(weights.shape[:2])
+    for first, stop in _runs(counts, max(1, weights.shape[1] * weights.shape[2] // SHARE)):
+        which, positions = tokens.earlier(rows.rows[first:stop])
+        columns = positions + (shift - rows.start)
+        if rows.start:
+            which, columns = which[columns >= 0], columns[columns >= 0]
+        row, column = (torch.from_numpy(i).to(device, non_blocking=True) for i in (which + first, columns))
+        mass.scatter_add_(1, row.expand(len(mass), -1), weights[:, row, column])
+    return mass.masked_fill_(torch.from_numpy(counts == 0).to(device, non_blocking=True), torch.nan)
 
 
-def _matches(rows: SampleRows, ids: Int[Tensor, " tokens"], shift: int) -> Bool[Tensor, "query key"]:
-    """Columns whose token `shift` positions before is the row's own token, at an earlier position than the row's."""
-    before = rows.columns - shift
-    theirs = torch.where(before >= 0, ids[before.clamp(min=0)], -1)
-    mine = ids[rows.positions]
-    mine = torch.where(mine < 0, -2, mine)  # an unknown token matches none
-    mask = theirs == mine[:, None]
-    # Only columns from the first row's own one on can be no earlier ones.
-    late = max(rows.rows[0] + shift, rows.start) - rows.start
-    if late < mask.shape[1]:
-        mask[:, late:] &= before[late:] < rows.positions[:, None]
-    return mask
+def _runs(counts: Int[np.ndarray, " query"], most: int) -> Iterator[tuple[int, int]]:
+    """Runs of rows that have at most so many pairs together, or are single."""
+    ends = np.concatenate([[0], np.cumsum(counts)])
+    first = 0
+    while first < len(counts):
+        stop = max(first + 1, int(np.searchsorted(ends, ends[first] + most, "right")) - 1)
+        yield first, stop
+        first = stop

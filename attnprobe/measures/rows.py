@@ -7,25 +7,10 @@ import torch
 from torch import Tensor
 
 from attnprobe.fields import Rows
+from attnprobe.measures.tokens import Tokens
 from attnprobe.precision import ieee_float32
 from attnprobe.scratch import Scratch
 from attnprobe.shapes import Bool, Float, Int, Shaped
-
-
-@dataclass(eq=False)
-class Tokens:
-    """Token ids of a sequence so far, ``[token]``, -1 where unknown; shared by all sites of a forward pass."""
-
-    ids: Int[Tensor, " token"]
-
-    @cached_property
-    def repeated(self) -> Bool[Tensor, " token"]:
-        """Whether each token, if it is known, stands at an earlier position too."""
-        order = torch.argsort(self.ids, stable=True)
-        ordered = self.ids[order]
-        again = torch.zeros_like(self.ids, dtype=torch.bool)
-        again[order[1:]] = ordered[1:] == ordered[:-1]
-        return again & (self.ids >= 0)
 
 
 @dataclass(eq=False)

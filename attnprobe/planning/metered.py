@@ -7,6 +7,7 @@ from functools import lru_cache, wraps
 from math import prod
 from typing import Any, ParamSpec, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -171,7 +172,7 @@ def _rows(
         key_length=columns,
         prompt_length=length,
         sink=torch.empty(heads, rows, device=meta) if sink else None,
-        tokens=None if cross else Tokens(torch.empty(length, dtype=torch.int64, device=meta)),
+        tokens=None if cross else Tokens(np.zeros(length, np.int64)),
         scratch=scratch,
     )
 
