@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 MIB = 1 << 20
-MAPPED = 128 << 10  # glibc's first threshold; it grows by itself, and with it what is held free
+# Fixed, since glibc raises its own, and with it what is held free. Not smaller: each page of such an array faults anew.
+MAPPED = 2 << 20
 M_MMAP_THRESHOLD = -3
 
 

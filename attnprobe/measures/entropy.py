@@ -7,7 +7,7 @@ from attnprobe.measures.base import SINK, row_measure
 from attnprobe.measures.rows import SampleRows
 from attnprobe.shapes import Float
 
-PIECE = 1 << 18  # numbers that stay in a core's own cache
+PIECE = 1 << 19  # numbers that stay in the cores' own caches
 SMALLEST = torch.finfo(torch.float32).tiny  # its product with its logarithm is far below any tolerance
 
 
@@ -18,14 +18,19 @@ SMALLEST = torch.finfo(torch.float32).tiny  # its product with its logarithm is 
 )
 def entropy(rows: SampleRows) -> Float[Tensor, "head query"]:
     """Shannon entropy of the row as it is, in nats: 0 where one key has everything, ln n over n equal keys."""
-    _, count, width = rows.weights.shape
-    several = max(1, PIECE // max(1, count * width))  # heads at a time, so that four passes meet in cache
-    found = []
-    for part in torch.split(rows.weights, several):
-        memory = rows.scratch.take("measure", tuple(part.shape), torch.float32, part.device)
-        # Clamped first, because the logarithm of zero is slow, and no number once it is multiplied by zero.
-        found.append(torch.clamp(part, min=SMALLEST, out=memory).log_().mul_(part).sum(-1))
-    return 0 - torch.cat(found)  # its negative would be -0.0 where one key has everything
+    weights = rows.weights
+    found = weights.new_empty(weights.shape[:2])
+    width = max(1, weights.shape[2])
+    tall = max(1, PIECE // width)  # rows at a time, and heads where rows are few, so that the passes meet in cache
+    several = max(1, PIECE // (width * max(1, min(tall, weights.shape[1]))))
+    for head in range(0, weights.shape[0], several):
+        for row in range(0, weights.shape[1], tall):
+            part = weights[head : head + several, row : row + tall]
+            memory = rows.scratch.take("entropy", tuple(part.shape), torch.float32, part.device)
+            # Clamped first, because the logarithm of zero is slow, and no number once it is multiplied by zero.
+            torch.clamp(part, min=SMALLEST, out=memory).log_().mul_(part)
+            torch.sum(memory, -1, out=found[head : head + several, row : row + tall])
+    return 0 - found  # its negative would be -0.0 where one key has everything
 
 
 @row_measure(
