@@ -7,6 +7,7 @@ from typing import Any
 import checks
 import measure_checks
 import models
+import numpy as np
 import pytest
 import torch
 
@@ -16,10 +17,11 @@ from attnprobe.call import AttentionCall
 from attnprobe.engines import ENGINES, Tile
 from attnprobe.errors import AttnprobeError
 from attnprobe.lineage import Forward
-from attnprobe.measures import MEASURES, SampleRows, distances, repeats
+from attnprobe.measures import MEASURES, SampleRows, Tokens, distances
 from attnprobe.measures.distances import Distances
 from attnprobe.measures.pooled import Pooled
 from attnprobe.measures.received import Received
+from attnprobe.measures.tokens import Earlier
 
 Patch = pytest.MonkeyPatch
 
@@ -172,13 +174,14 @@ def pooled_mean_over_full_cells(patch: Patch) -> None:
     patch.setattr(Pooled, "finalize", finalize)
 
 
-def own_token_is_a_repeat(patch: Patch) -> None:
-    original = repeats._matches
+def token_before_is_a_repeat(patch: Patch) -> None:
+    original = Tokens.earlier
 
-    def matches(rows: SampleRows, ids: Any, shift: int) -> torch.Tensor:
-        return original(rows, ids, shift) | (rows.columns - shift == rows.positions[:, None])
+    def earlier(self: Tokens, rows: Any) -> Earlier:
+        found, own = original(self, rows), np.asarray(rows)
+        return Earlier(np.append(found.rows, np.arange(len(own))), np.append(found.positions, np.maximum(own - 1, 0)))
 
-    patch.setattr(repeats, "_matches", matches)
+    patch.setattr(Tokens, "earlier", earlier)
 
 
 MODEL_MUTANTS: list[Callable[[Patch], None]] = [
@@ -195,7 +198,7 @@ MEASURE_MUTANTS: dict[Callable[[Patch], None], str] = {
     empty_rows_counted: "distances",
     generated_rows_in_the_prompts_window: "received_last",
     pooled_mean_over_full_cells: "pooled_mean",
-    own_token_is_a_repeat: "duplicate",
+    token_before_is_a_repeat: "duplicate",
 }
 KILLERS = {
     "deferred": ["reused static cache"],
