@@ -130,7 +130,7 @@ class RunMeasures:
         sample, site = self.samples[0], first.field.site
         names = self.labels
         if names is None and not self.reader.manifest.text:
-            names = repeats_of(sample.sequences["main"])
+            names = repeats_of(sample.main)
         custom: Labels = (names if site.queries == "main" else None, names if site.keys == "main" else None)
         return label(replace(first, rows=rows), sample, self.reader.manifest, custom, outer, values)
 

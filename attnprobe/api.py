@@ -172,7 +172,7 @@ def plan(
     if batch < 1 or generate < 0:
         raise SelectionError(f"batch={batch}, generate={generate}: at least one sample, and no fewer than 0 tokens")
     anatomy = find_sites(model)
-    check_window(anatomy.backbone, length, generate)
+    check_window(anatomy.main.backbone, length, generate)
     at = None if device is None else parse_device(device)
     planner = Planner(model, anatomy, items, parse_bytes(budget), None if to is None else Path(to).absolute(), at)
     seen = parse_tokens(source)[0] if source else 0

@@ -1,6 +1,6 @@
 """What a backbone's forward was given and returned, read without waiting for a device."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,10 +10,20 @@ from torch import Tensor, nn
 from attnprobe.call import attends
 from attnprobe.errors import UnsupportedCall
 
+# Backbones whose ids are no rows of tokens: from the configuration, rows and columns of ids, the real batch and count.
+PECULIAR: dict[str, Callable[[Any, int, int], tuple[int, int]]] = {
+    "MusicgenDecoder": lambda config, rows, columns: (rows // config.num_codebooks, columns),
+    "MusicgenMelodyDecoder": lambda config, rows, columns: (rows // config.num_codebooks, columns),
+    "CpmAntModel": lambda config, rows, columns: (rows, columns + config.prompt_length),
+}
+
 
 @dataclass(frozen=True)
 class ForwardInputs:
-    """The arguments that tell which samples a forward pass is of; batch dimensions are flattened to one."""
+    """The arguments that tell which samples a forward pass is of; batch dimensions are flattened to one.
+
+    Without ids and embeddings, `batch` and `count` are 0: only the attention calls tell how large they are.
+    """
 
     batch: int
     count: int
@@ -21,6 +31,7 @@ class ForwardInputs:
     mask: Tensor | None
     positions: Tensor | None
     window: int | None
+    states: Tensor | None
     source: Tensor | None
     cache: Any
 
@@ -39,8 +50,8 @@ class ForwardInputs:
         return [self.ids, flat, diagonal, self.positions, self.source]
 
 
-def read_inputs(arguments: Mapping[str, Any], backbone: nn.Module) -> ForwardInputs | None:
-    """Read the arguments of a backbone's forward by name; None where it has nothing to run on.
+def read_inputs(arguments: Mapping[str, Any], backbone: nn.Module) -> ForwardInputs:
+    """Read the arguments of a backbone's forward by name.
 
     Raises
     ------
@@ -48,37 +59,70 @@ def read_inputs(arguments: Mapping[str, Any], backbone: nn.Module) -> ForwardInp
         If the cache or the mask is of an unknown kind.
     """
     ids, embeds = arguments.get("input_ids"), arguments.get("inputs_embeds")
+    ids = ids if isinstance(ids, Tensor) else _unnamed_ids(arguments)
+    batch = count = 0
     if ids is not None:
         ids = ids.detach().reshape(-1, ids.shape[-1])
         batch, count = ids.shape
-    elif embeds is not None:
+        peculiar = PECULIAR.get(type(backbone).__name__)
+        if peculiar is not None:
+            ids, (batch, count) = None, peculiar(backbone.config, batch, count)
+    elif isinstance(embeds, Tensor) and embeds.dim() >= 3:
         count = embeds.shape[-2]
         batch = embeds[..., 0, 0].numel()
-    else:
-        return None
     cache = arguments.get("past_key_values")
     if cache is not None and not hasattr(cache, "get_seq_length"):
         raise UnsupportedCall(f"a cache of type {type(cache).__name__} is not known; pass a transformers Cache")
+    if cache is not None and not count and cache.get_seq_length():
+        raise UnsupportedCall("a cache is gone on with, and there are neither input_ids nor inputs_embeds; pass them")
     mask, positions = arguments.get("attention_mask"), arguments.get("position_ids")
+    if isinstance(mask, Mapping):  # made beforehand, one for each kind of layer: the widest hides padding only
+        mask = mask.get("full_attention", next(iter(mask.values()), None))
+        mask = mask if isinstance(mask, Tensor) else None
+    if not count:
+        mask = None
     if mask is not None and not isinstance(mask, Tensor):
         raise UnsupportedCall(f"an attention mask of type {type(mask).__name__} is not read; pass a tensor or None")
     if mask is not None and mask.dim() < 4:
         mask = mask.reshape(batch, -1)
     if positions is not None:
-        positions = positions.reshape(-1, positions.shape[-1])
+        positions = _text_positions(positions, count)
     # Positions of the user's own may well fit where slots do not: then the model itself says so.
     window = getattr(getattr(backbone, "config", None), "max_position_embeddings", None) if positions is None else None
-    return ForwardInputs(batch, count, ids, mask, positions, window, _source(arguments), cache)
+    states, source = _source(arguments)
+    return ForwardInputs(batch, count, ids, mask, positions, window, states, source, cache)
 
 
-def _source(arguments: Mapping[str, Any]) -> Tensor | None:
-    """Which slots of the encoder's sequence are tokens, ``[batch, slot]``."""
-    states, mask = arguments.get("encoder_hidden_states"), arguments.get("encoder_attention_mask")
-    if states is None:
+def _unnamed_ids(arguments: Mapping[str, Any]) -> Tensor | None:
+    """The one matrix of whole numbers that a model of somebody's own is given, whatever its name."""
+    if any(name in arguments for name in ("inputs_embeds", "attention_mask", "pixel_values", "hidden_states")):
         return None
-    if mask is None:
-        return torch.ones(states.shape[:-1], dtype=torch.bool, device=states.device)
-    return attends(mask)[:, 0, -1] if mask.dim() == 4 else mask != 0
+    whole = [v for v in arguments.values() if isinstance(v, Tensor) and not v.is_floating_point() and v.dim() == 2]
+    return whole[0] if len(whole) == 1 and whole[0].dtype != torch.bool else None
+
+
+def _text_positions(positions: Tensor, count: int) -> Tensor | None:
+    """Positions ``[some, query]``; where there are several axes (time, height, width), the text's, which is first."""
+    if positions.shape[-1] != count:
+        return None
+    return positions[0] if positions.dim() == 3 else positions.reshape(-1, positions.shape[-1])
+
+
+def _source(arguments: Mapping[str, Any]) -> tuple[Tensor | None, Tensor | None]:
+    """The encoder's output, and which of its slots are tokens, ``[batch, slot]``."""
+    states, mask = arguments.get("encoder_hidden_states"), arguments.get("encoder_attention_mask")
+    if not isinstance(states, Tensor) or states.dim() < 3:
+        return None, None
+    if not isinstance(mask, Tensor):
+        return states, torch.ones(states.shape[:-1], dtype=torch.bool, device=states.device)
+    return states, attends(mask)[:, 0, -1] if mask.dim() == 4 else mask != 0
+
+
+def read_output(output: Any) -> Tensor | None:
+    """What an encoder returned for a decoder to look at."""
+    first = output[0] if isinstance(output, tuple | list) and output else output
+    states = getattr(output, "last_hidden_state", first)
+    return states if isinstance(states, Tensor) else None
 
 
 def read_cache(output: Any) -> Any:

@@ -1,15 +1,13 @@
 """One call of an attention function, and what it means: the logits of some heads and rows.
 
 Every eager attention of transformers reduces to one formula: ``query @ key.T * scale``, soft cap, bias, mask, an
-optional learned sink beside the keys, softmax. `AttentionCall` carries its parts exactly as the kernel got them; how
-each backend reads its mask is settled once, in `MEANINGS`.
+optional learned sink beside the keys, softmax. `AttentionCall` carries its parts exactly as the kernel got them.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -35,6 +33,8 @@ class AttentionCall:
     mask
         ``[batch | 1, head | 1, query | 1, key]``: boolean (True attends) or added to the logits, where the dtype's
         smallest number (and ``-inf``) means excluded.
+    allowed
+        Tells from indices ``(batch, head, row, column)`` where a row attends, as FlexAttention's ``mask_mod`` does.
     causal
         ``"none"``; ``"upper-left"``: row i sees columns up to i (SDPA's ``is_causal``); ``"bottom-right"``: the last
         row sees the last column (FlashAttention).
@@ -54,6 +54,7 @@ class AttentionCall:
     key: Float[Tensor, "batch kv_head key dim"]
     scale: float
     mask: Tensor | None = None
+    allowed: Callable[..., Tensor] | None = None
     causal: str = "none"
     window: int | None = None
     cap: float | None = None
@@ -111,7 +112,7 @@ class AttentionCall:
     @property
     def may_empty(self) -> bool:
         """Whether a row may have no key at all."""
-        return self.mask is not None or self.keys < self.queries
+        return self.mask is not None or self.allowed is not None or self.keys < self.queries
 
     def columns(self, rows: Rows) -> tuple[int, int]:
         """The columns that `rows` can see, as start and stop; the rest is certainly zero.
@@ -151,6 +152,11 @@ class AttentionCall:
             if mask.dtype != torch.bool:
                 logits += mask
             logits.masked_fill_(~attends(mask), -torch.inf)
+        if self.allowed is not None:
+            numbers = torch.arange(self.batch, device=logits.device), _numbers(heads, logits.device)
+            places = _numbers(rows, logits.device), torch.arange(start, stop, device=logits.device)
+            seen = self.allowed(*(n.view(-1, *[1] * (3 - i)) for i, n in enumerate((*numbers, *places))))
+            logits.masked_fill_(~seen, -torch.inf)
         if self.causal != "none" or self.window is not None:
             # Only columns right of the first row's own one (or left of the last row's window) can be excluded.
             own = _numbers(rows, logits.device)[:, None] + self.diagonal
@@ -212,57 +218,37 @@ def _on(numbers: tuple[int, ...], device: torch.device) -> Tensor:
     return torch.tensor(numbers).pin_memory().to(device, non_blocking=True)
 
 
-def _sdpa(module: Any, query: Tensor, mask: Tensor | None, extras: Mapping[str, Any]) -> str:
-    """SDPA: without a mask, ``is_causal`` holds for more than one row, upper-left."""
-    causal = extras.get("is_causal")
-    if causal is None:
-        causal = getattr(module, "is_causal", True)
-    return "upper-left" if mask is None and causal and query.shape[2] > 1 else "none"
+@dataclass(frozen=True)
+class GivenWeights:
+    """What a module that builds its weights itself gave: ``[batch, head, query, key]`` after the softmax.
 
-
-def _eager(module: Any, query: Tensor, mask: Tensor | None, extras: Mapping[str, Any]) -> str:
-    """Eager: only the additive mask counts; without one, every row sees every column."""
-    if mask is not None and mask.dtype == torch.bool:
-        raise UnsupportedCall("eager attention adds its mask, and a boolean one adds 0 or 1; pass a float mask")
-    return "none"
-
-
-# implementation -> which causal rule its call means, given its mask. Others are refused by name.
-MEANINGS: dict[str, Callable[[Any, Tensor, Tensor | None, Mapping[str, Any]], str]] = {"sdpa": _sdpa, "eager": _eager}
-
-
-def registry_call(
-    implementation: str,
-    module: Any,
-    query: Tensor,
-    key: Tensor,
-    mask: Any,
-    extras: Mapping[str, Any],
-) -> AttentionCall:
-    """The call that a function of transformers' attention registry was given.
-
-    Raises
-    ------
-    UnsupportedCall
-        If the implementation or one of its arguments has no exact meaning here.
+    `key_offset` is the sequence slot of column 0.
     """
-    if implementation not in MEANINGS:
-        raise UnsupportedCall(
-            f"attention ran on {implementation!r}, and only {', '.join(MEANINGS)} are recorded exactly; "
-            'load the model with attn_implementation="sdpa"'
-        )
-    if extras.get("cache") is not None:
-        raise UnsupportedCall("a paged cache changes the keys inside the attention function; use a dynamic cache")
-    if mask is not None and not isinstance(mask, Tensor):
-        raise UnsupportedCall(f"mask of type {type(mask).__name__} on {implementation!r} has no exact meaning here")
-    scale = extras.get("scaling")
-    return AttentionCall(
-        query=query.detach(),
-        key=key.detach(),
-        scale=query.shape[-1] ** -0.5 if scale is None else float(scale),
-        mask=None if mask is None else mask.detach(),
-        causal=MEANINGS[implementation](module, query, mask, extras),
-        cap=extras.get("softcap"),
-        bias=extras.get("position_bias"),
-        sinks=extras.get("s_aux"),
-    )
+
+    weights: Float[Tensor, "batch head query key"]
+    key_offset: int = 0
+
+    @property
+    def query(self) -> Tensor:
+        """Something on the device of the weights."""
+        return self.weights
+
+    @property
+    def batch(self) -> int:
+        """Rows of the batch."""
+        return self.weights.shape[0]
+
+    @property
+    def heads(self) -> int:
+        """Heads."""
+        return self.weights.shape[1]
+
+    @property
+    def queries(self) -> int:
+        """Query rows."""
+        return self.weights.shape[2]
+
+    @property
+    def keys(self) -> int:
+        """Key columns."""
+        return self.weights.shape[3]

@@ -89,6 +89,11 @@ class Sample:
     sequences: Mapping[str, TokenSequence] = field(repr=False)
     prompt_length: int
 
+    @property
+    def main(self) -> TokenSequence:
+        """The main sequence, or the only one."""
+        return self.sequences.get("main") or next(iter(self.sequences.values()))
+
 
 @dataclass(frozen=True)
 class Field:

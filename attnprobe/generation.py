@@ -45,7 +45,10 @@ def read_generation(model: Any, arguments: Mapping[str, Any]) -> Generation:
         )
     ends = option("eos_token_id", ())
     ends = ends.tolist() if hasattr(ends, "tolist") else ends
+    slots: int | None = 1 if prompt is None else int(prompt.shape[1])
+    if getattr(getattr(model, "config", None), "is_encoder_decoder", False):
+        slots = None  # what is given is the encoder's, and generate begins the decoder's prompt itself
     return Generation(
-        prompt_slots=1 if prompt is None else int(prompt.shape[1]),
+        prompt_slots=slots,
         ends=frozenset(ends if isinstance(ends, list | tuple) else [ends]),
     )

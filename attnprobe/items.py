@@ -34,7 +34,8 @@ def read_items(
         return [kind_of_item(**{name: value for name, value in words.items() if name in spare})]
     if spare:
         given = ", ".join(spare).replace("names", "measures")
-        raise SelectionError(f"{given} beside keep= has no meaning; put it into the Weights(...) of keep")
+        hint = ": keep=[..., Measures(...)]" if "names" in spare else ", into its Weights(...)"
+        raise SelectionError(f"{given} beside keep= has no meaning; put it into keep{hint}")
     items = [keep] if isinstance(keep, Item) else list(keep)
     if not items:
         raise SelectionError("keep is empty: nothing would be recorded; write keep=[Weights(...)]")

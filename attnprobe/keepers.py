@@ -157,8 +157,7 @@ class _MeasuresKeeper:
     def finish(self, sample: Growing) -> None:
         """Write means, and what rows were folded into."""
         for site, measurer in self._held.pop(sample.index, {}).items():
-            keys = sample.length if site.keys == site.queries else sample.source_length
-            for field, block in measurer.finish(sample.length, keys):
+            for field, block in measurer.finish(*(sample.sequence(n).length for n in (site.queries, site.keys))):
                 self._store.write(field, block)
 
     def discard(self, sample: int) -> None:

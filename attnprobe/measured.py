@@ -1,5 +1,6 @@
 """Measures that were kept, read back with names: of one head here, of a sample or a run in `aggregate`."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -65,10 +66,13 @@ def pick(held: Held, name: str, where: str) -> Held:
     NotKept
         If it was not kept.
     """
+    names = tuple(dict.fromkeys(field.what for field, _ in held if is_measure(field)))
+    if name not in names:  # first_mass for the only first_mass(k)
+        alike = [one for one in names if re.sub(r"\(\d+\)", "", one) == name]
+        name = alike[0] if len(alike) == 1 else name
     found = [(field, pieces) for field, pieces in held if field.what == name and is_measure(field)]
     if found:
         return found
-    names = tuple(dict.fromkeys(field.what for field, _ in held if is_measure(field)))
     if not names:
         raise NotKept(f"no measures were kept of {where}; {HOW}")
     if f"{name}{MEAN}" in names:

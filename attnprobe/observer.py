@@ -3,28 +3,35 @@
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from attnprobe.arguments import ForwardInputs, read_cache, read_inputs
-from attnprobe.call import Rows, registry_call
+from attnprobe.arguments import ForwardInputs, read_cache, read_inputs, read_output
+from attnprobe.call import AttentionCall, GivenWeights, Rows
 from attnprobe.copies import Copies
+from attnprobe.direct import seen_columns
 from attnprobe.engines import Engine
-from attnprobe.errors import AttnprobeError, SelectionError, UnsupportedCall, UnsupportedModel
+from attnprobe.engines.given import given_tiles
+from attnprobe.errors import AttnprobeError, UnsupportedCall
 from attnprobe.generation import read_generation
 from attnprobe.keep import Kept, together
 from attnprobe.keepers import make_keeper
-from attnprobe.lineage import Forward, Lineage, Tracker
-from attnprobe.samples import Growing
+from attnprobe.lineage import Forward, Lineage
+from attnprobe.place import align
+from attnprobe.routes import calls_of
+from attnprobe.samples import MAIN, Growing
 from attnprobe.scratch import Scratch
-from attnprobe.seen import refuse_unrun, refuse_unseen
+from attnprobe.seen import refuse_compiled, refuse_empty, refuse_unrun, refuse_unseen
 from attnprobe.sites import Anatomy
 from attnprobe.store.base import Writer
+from attnprobe.streams import Pass, Streams
 from attnprobe.strings import Strings
-from attnprobe.told import SampleName, Told
+from attnprobe.told import Told
+from attnprobe.watchers import Make
 
 
 class Observer:
@@ -54,7 +61,7 @@ class Observer:
         strings: Strings | None,
         text: bool,
         every_thread: bool,
-        check: Callable[[ForwardInputs, Forward], None],
+        check: Callable[[int, ForwardInputs, Forward], None],
     ) -> None:
         self._anatomy = anatomy
         self._kept = kept
@@ -73,13 +80,14 @@ class Observer:
         keepers = {one.group: make_keeper(one, numbers, store, self._put, self._scratch) for one in kept}
         self._keepers = tuple(keepers.values())
         self._shared = [(group[0], [keepers[one.group] for one in group]) for group in together(kept)]
-        self._tracker = Tracker(self._open_sample)
-        self._forwards: dict[int, Forward] = {}
+        self._streams = Streams(anatomy, self._open_sample)
         self._told = Told()
         self._count = 0
         self._pauses = 0
         self._paused_forwards = 0
         self._seen: set[int] = set()
+        self._ran: set[int] = set()
+        self._sourced: set[int] = set()
 
     @property
     def _watching(self) -> bool:
@@ -99,46 +107,41 @@ class Observer:
     @contextmanager
     def naming(self, name: str | None, prompt_length: int | None) -> Iterator[None]:
         """Name the samples that start inside of this block, and tell the length of their prompts."""
-        before = self._told.name
-        self._told.name = SampleName(name, prompt_length)
-        try:
+        with self._told.naming(name, prompt_length):
             yield
-        finally:
-            self._told.name = before
 
     def _open_sample(self, row: int, batch: int) -> Growing:
-        told = self._told.name
-        if told.name is not None and row == 0:
-            if told.used:
-                raise UnsupportedCall(f"a second sample starts inside of rec.sample({told.name!r}); name each one")
-            told.used = True
         index, self._count = self._count, self._count + 1
-        label = str(index) if told.name is None else told.name if batch == 1 else f"{told.name}/{row}"
-        return Growing(index, label, told.prompt_length, told.prompt_length is not None)
+        return self._told.open(index, row, batch)
 
     # --- what the hooks tell -------------------------------------------------------------------------------------
 
-    def before_forward(self, arguments: Mapping[str, Any]) -> None:
+    def before_forward(self, stream: int, arguments: Mapping[str, Any]) -> None:
         """Find out which samples this forward pass opens or continues."""
         with self._lock:
             if not self._watching:
                 return
-            failed = self._forwards.pop(threading.get_ident(), None)
-            if failed is not None:
-                self._discard(failed.lineage)
+            failed = self._streams.take(stream)
+            if failed is not None and failed.forward is not None:
+                self._discard(failed.forward.lineage)
             self._commit_ended()
-            inputs = read_inputs(arguments, self._anatomy.backbone)
-            if inputs is None:
-                return  # the model itself says what is missing
-            window = inputs.window
-            forward = self._tracker.begin(inputs.batch, inputs.count, inputs.cache, self._told.generation, window)
-            self._forwards[threading.get_ident()] = forward
-            if self._told.generation is not None:
-                self._told.grown.append(forward.lineage)
+            inputs = read_inputs(arguments, self._anatomy.streams[stream].backbone)
+            own = self._streams.start(stream, inputs, self._told.generation)
             self._paused_forwards += bool(self._pauses)
-            self._land(forward, inputs, bool(self._pauses))
-            if not self._pauses:
-                self._check(inputs, forward)
+            self._ran.add(stream)
+            if inputs.states is not None:
+                self._sourced.add(stream)
+            if inputs.count:  # else an attention call will tell
+                self._begin(stream, own, inputs.batch, inputs.count, inputs)
+
+    def _begin(self, stream: int, own: Pass, batch: int, count: int, inputs: ForwardInputs) -> Forward:
+        forward = self._streams.begin(stream, own, batch, count)
+        if self._told.generation is not None:
+            self._told.grown.append(forward.lineage)
+        self._land(forward, inputs, bool(self._pauses))
+        if not self._pauses:
+            self._check(stream, inputs, forward)
+        return forward
 
     def _land(self, forward: Forward, inputs: ForwardInputs, paused: bool) -> None:
         def land(*copies: Tensor | None) -> None:
@@ -162,19 +165,18 @@ class Observer:
 
         return work
 
-    def after_forward(self, output: Any) -> None:
+    def after_forward(self, stream: int, output: Any) -> None:
         """The forward pass ended well."""
         with self._lock:
             if not self._watching:
                 return
-            forward = self._forwards.pop(threading.get_ident(), None)
-            if forward is not None:
-                self._tracker.finish(forward, read_cache(output))
+            own = self._streams.take(stream)
+            if own is not None and own.forward is not None:
+                states = read_output(output) if self._streams.feeds(stream) else None
+                self._streams.trackers[stream].finish(own.forward, read_cache(output), states)
                 self._commit_ended()
 
-    def attention(
-        self, site: int, implementation: str, query: Tensor, key: Tensor, mask: Any, extras: Mapping[str, Any]
-    ) -> None:
+    def attention(self, sites: tuple[int, ...], make: Make) -> None:
         """Make the selected weights of a call, now: its cache may be overwritten later."""
         if self._pauses:
             return
@@ -182,31 +184,41 @@ class Observer:
             if not self._watching:
                 return
             try:
-                self._record(site, implementation, query, key, mask, extras)
+                self._record(sites, make)
             except AttnprobeError as error:
-                raise type(error)(f"{error}\n  at {self._anatomy.sites[site].label}") from error.__cause__
+                raise type(error)(f"{error}\n  at {self._anatomy.sites[sites[0]].label}") from error.__cause__
 
-    def _record(
-        self, site: int, implementation: str, query: Tensor, key: Tensor, mask: Any, extras: Mapping[str, Any]
-    ) -> None:
-        forward = self._forwards.get(threading.get_ident())
+    def _record(self, sites: tuple[int, ...], make: Make) -> None:
+        stream = self._anatomy.stream_of[sites[0]]
+        own = self._streams.get(stream)
+        if own is None:
+            backbone = type(self._anatomy.streams[stream].backbone).__name__
+            raise UnsupportedCall(
+                f"the attention module ran outside of {backbone}.forward, so its tokens are not known; run the whole "
+                "model"
+            )
+        call = make()
+        forward = own.forward
         if forward is None:
-            raise UnsupportedCall(
-                f"the attention module ran outside of {type(self._anatomy.backbone).__name__}.forward, "
-                "so its tokens are not known; run the whole model"
-            )
-        call = registry_call(implementation, self._anatomy.modules[site], query, key, mask, extras)
-        expected = len(forward.lineage.samples), forward.count
-        if (call.batch, call.queries) != expected:
-            raise UnsupportedCall(
-                f"the call has batch {call.batch} and {call.queries} rows, and the forward pass has {expected[0]} and "
-                f"{expected[1]}"
-            )
+            seen = seen_columns(call) if isinstance(call, AttentionCall) else None
+            mask = seen if seen is not None and seen.shape[-1] == call.queries else None
+            inputs = replace(own.inputs, batch=call.batch, count=call.queries, mask=mask)
+            forward = self._begin(stream, own, call.batch, call.queries, inputs)
+        turn, again = divmod(forward.turns[sites[0]], calls_of(self._anatomy.modules[sites[0]]))
+        forward.turns[sites[0]] += 1
+        if again:
+            return
+        if turn >= len(sites):
+            raise UnsupportedCall(f"the attention module ran {turn + 1} times in one forward pass, not {len(sites)}")
+        where = self._anatomy.sites[sites[turn]]
+        self._tile(sites[turn], forward, align(call, where, forward))
+
+    def _tile(self, site: int, forward: Forward, call: Any) -> None:
         self._seen.add(site)
         for sample in forward.lineage.samples:
             sample.called = True
         where = self._anatomy.sites[site]
-        with torch.inference_mode(False), torch.no_grad(), torch.autocast(query.device.type, enabled=False):
+        with torch.inference_mode(False), torch.no_grad(), torch.autocast(call.query.device.type, enabled=False):
             for kept, keepers in self._shared:
                 heads = kept.heads.get(site)
                 if heads is None:
@@ -215,7 +227,8 @@ class Observer:
                 if len(rows) and not forward.landed and any(keeper.waits for keeper in keepers):
                     self._copies.land(wait=True)
                 scratch = None if any(keeper.holds for keeper in keepers) else self._scratch
-                for tile in self._engine(call, heads, rows, self._budget, scratch):
+                engine = given_tiles if isinstance(call, GivenWeights) else self._engine
+                for tile in engine(call, heads, rows, self._budget, scratch):
                     for keeper in keepers:
                         keeper.take(forward, where, tile, tile.start + call.key_offset)
 
@@ -227,7 +240,9 @@ class Observer:
         if selection.queries.everything and selection.generated == "all":
             return range(forward.count)
         prompt = forward.lineage.prompt_slots
-        if prompt is not None and forward.start >= prompt:  # no need to wait: padding is cut after the copy
+        if (
+            forward.name == MAIN and prompt is not None and forward.start >= prompt
+        ):  # no need to wait: padding is cut after the copy
             return range(forward.count if selection.generated == "all" else 0)
         if not forward.landed:  # which rows are meant depends on what is padding
             self._copies.land(wait=True)
@@ -236,10 +251,7 @@ class Observer:
     def refuse_compiled(self) -> None:
         """A watched module ran inside of compiled code."""
         if self._watching:
-            raise UnsupportedModel(
-                "the model runs inside of a function compiled by torch.compile, which is not recorded yet; "
-                "run it uncompiled"
-            )
+            refuse_compiled()
 
     @contextmanager
     def generation(self, model: nn.Module, arguments: Mapping[str, Any]) -> Iterator[None]:
@@ -247,32 +259,26 @@ class Observer:
         if not self._watching:
             yield
             return
-        told = self._told
-        before = told.generation, told.grown
-        told.generation, told.grown = read_generation(model, arguments), []
-        try:
-            yield
-        except BaseException:
-            with self._lock:
-                for lineage in told.grown:
-                    self._discard(lineage)
-            raise
-        finally:
-            told.generation, told.grown = before
+        with self._told.generating(read_generation(model, arguments)) as grown:
+            try:
+                yield
+            except BaseException:
+                with self._lock:
+                    for lineage in grown:
+                        self._discard(lineage)
+                raise
 
     # --- commit --------------------------------------------------------------------------------------------------
 
     def _discard(self, lineage: Lineage) -> None:
-        lineage.failed = True  # what is in flight of it is dropped when it lands
-        self._tracker.discard(lineage)
+        self._streams.discard(lineage)
         for sample in lineage.samples:
             self._store.discard(sample.index)
             for keeper in self._keepers:
                 keeper.discard(sample.index)
 
     def _commit_ended(self) -> None:
-        ended = [(lineage, sample) for lineage in self._tracker.take_ended() for sample in lineage.samples]
-        for lineage, sample in ended:
+        for lineage, sample in self._streams.take_ended():
             self._copies.put([], partial(self._commit, lineage, sample), land=False)
         self._copies.land(wait=False)
 
@@ -288,22 +294,16 @@ class Observer:
                 raise
             self._store.commit(sample.finish(self._strings, self._text))
         elif sample.length and sample.called and not sample.paused:
-            selections = [kept.selection.describe() for kept in self._kept]
-            wanted = " and ".join(f"queries {one['queries']!r} of keys {one['keys']!r}" for one in selections)
-            raise SelectionError(
-                f"{wanted} select no row or no column of sample {sample.id}, which has {sample.length} tokens, "
-                f"{sample.prompt_length} of the prompt"
-            )
+            refuse_empty(sample, self._kept)
 
     def finish(self) -> None:
         """The block is over: commit what is whole, forget the rest; the first problem is raised when all is done."""
         problem: BaseException | None = None
         with self._lock:
             self._closed = True
-            for forward in self._forwards.values():
+            for forward in list(self._streams.running):
                 self._discard(forward.lineage)
-            for lineage in self._tracker.open:
-                self._tracker.end(lineage)
+            self._streams.end_all()
             work: list[Callable[[], None]] = [self._commit_ended]
             while work or self._copies:
                 try:
@@ -327,4 +327,4 @@ class Observer:
         if not self._count:
             refuse_unrun(self._anatomy, every_thread=self._thread is None)
         if self._seen or not self._paused_forwards:
-            refuse_unseen(self._anatomy, {number for kept in self._kept for number in kept.heads}, self._seen)
+            refuse_unseen(self._anatomy, self._kept, self._seen, self._ran, self._sourced)

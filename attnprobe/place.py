@@ -7,16 +7,40 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from attnprobe.call import AttentionCall, GivenWeights
 from attnprobe.cut import as_runs, cut, index_of, refuse_stray
 from attnprobe.engines import Tile
+from attnprobe.errors import UnsupportedCall
 from attnprobe.fields import Field, Rows, Site
 from attnprobe.lineage import Forward
 from attnprobe.measures import SampleRows
-from attnprobe.samples import Growing
+from attnprobe.samples import MAIN, Growing
 from attnprobe.scratch import Scratch
 from attnprobe.selection import Selection
 from attnprobe.shapes import Float, Int
 from attnprobe.store.base import Writer
+
+
+def align(call: AttentionCall | GivenWeights, site: Site, forward: Forward) -> AttentionCall | GivenWeights:
+    """The call with its columns told by slots.
+
+    Raises
+    ------
+    UnsupportedCall
+        If its size is not that of the forward pass.
+    """
+    expected = forward.batch, forward.count
+    if (call.batch, call.queries) != expected:
+        raise UnsupportedCall(
+            f"the call has batch {call.batch} and {call.queries} rows, and the forward pass has {expected[0]} and "
+            f"{expected[1]}"
+        )
+    if call.heads != site.heads:
+        raise UnsupportedCall(f"the call has {call.heads} heads, and the module says that it has {site.heads}")
+    slots = forward.start + forward.count
+    if site.queries == site.keys and call.keys < slots:  # a sliding cache has dropped the first ones
+        return replace(call, key_offset=slots - call.keys)
+    return call
 
 
 def place(
@@ -43,11 +67,11 @@ def place(
         The tile, on the CPU.
     """
     at = np.asarray(rows)
-    for b, sample in enumerate(forward.lineage.samples):
-        positions = forward.positions(b)[at]
+    for sample in forward.lineage.samples:
+        positions = forward.positions(sample)[at]
         columns = _columns(sample, field.site, start, weights.shape[3])
-        wanted = sample.selected(selection, positions)
-        block = cut(weights[b], heads, positions, wanted, columns, selection.keys, getattr(torch, field.dtype))
+        wanted = sample.selected(selection, positions, forward.name)
+        block = cut(weights[sample.row], heads, positions, wanted, columns, selection.keys, getattr(torch, field.dtype))
         if block is not None:
             store.write(replace(field, sample=sample.index), block)
             sample.kept += block.values.numel()
@@ -66,9 +90,9 @@ def sample_rows(
     """
     at = np.asarray(tile.rows)
     first = field.heads.index(tile.heads[0])
-    for b, sample in enumerate(forward.lineage.samples):
-        positions = forward.positions(b)[at]
-        wanted = np.flatnonzero(sample.selected(selection, positions) & (positions >= 0))
+    for sample in forward.lineage.samples:
+        b, positions = sample.row, forward.positions(sample)[at]
+        wanted = np.flatnonzero(sample.selected(selection, positions, forward.name) & (positions >= 0))
         if not len(wanted):
             continue
         columns = _columns(sample, field.site, start, tile.weights.shape[3])
@@ -82,12 +106,12 @@ def sample_rows(
             rows=as_runs(positions[wanted]),
             start=int(columns[inside[0]]) if len(inside) else 0,
             at=slice(first, first + len(tile.heads)),
-            query_length=sample.length,
-            key_length=sample.length if own else sample.source_length,
-            prompt_length=sample.prompt_length or 0,
+            query_length=sample.sequence(field.site.queries).length,
+            key_length=sample.sequence(field.site.keys).length,
+            prompt_length=sample.prompt_length or 0 if forward.name == MAIN else sample.sequence(forward.name).length,
             valid=None if tile.valid is None else tile.valid[b][:, pick],
             sink=None if tile.sink_mass is None else tile.sink_mass[b][:, pick],
-            tokens=forward.tokens(b) if own and with_tokens else None,
+            tokens=forward.tokens(sample) if own and with_tokens else None,
             scratch=scratch,
         )
         yield sample, rows, stray
@@ -107,8 +131,7 @@ def check_stray(stray: Tensor | None) -> None:
 
 def _columns(sample: Growing, site: Site, start: int, width: int) -> Int[np.ndarray, " k"]:
     """Position in the sample of each column, -1 where it is none."""
-    places = sample.place if site.keys == site.queries else sample.source
     columns = np.full(width, -1, np.int64)  # a static cache is wider than what it holds
-    known = np.arange(start, start + width) if places is None else places[start : start + width]
+    known = sample.sequence(site.keys).place[start : start + width]
     columns[: len(known)] = known
     return columns

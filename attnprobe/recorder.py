@@ -9,7 +9,6 @@ from typing import Any
 from torch import nn
 
 from attnprobe.arguments import ForwardInputs
-from attnprobe.call import MEANINGS
 from attnprobe.engines import ENGINES, get_engine
 from attnprobe.errors import AttnprobeError, NotKept, SelectionError, UnsupportedModel
 from attnprobe.fields import Site
@@ -19,6 +18,8 @@ from attnprobe.lineage import Forward
 from attnprobe.observer import Observer
 from attnprobe.planning import Load, Planner
 from attnprobe.provenance import describe_model, make_manifest
+from attnprobe.registry import meaning_of, unknown
+from attnprobe.routes import REGISTRY
 from attnprobe.run import Run
 from attnprobe.sites import Anatomy, compiled_parts, find_sites
 from attnprobe.sizes import parse_bytes
@@ -131,9 +132,9 @@ class Recorder:
             else:
                 self._store.drop_replaced()
 
-    def _check(self, inputs: ForwardInputs, forward: Forward) -> None:
+    def _check(self, stream: int, inputs: ForwardInputs, forward: Forward) -> None:
         """Refuse a sample that starts, before the model runs, if what is kept of it does not fit what is free."""
-        if self._planner is not None and forward.opening:
+        if self._planner is not None and forward.opening and self._anatomy.streams[stream] is self._anatomy.main:
             source = 0 if inputs.source is None else inputs.source.shape[-1]
             self._planner.check(Load(inputs.batch, inputs.count, 0, forward.start, source))
 
@@ -182,9 +183,10 @@ def _refuse(model: nn.Module, anatomy: Anatomy, watched: Sequence[int]) -> None:
             "record the plain model (a compiled one holds it as model._orig_mod)"
         )
     for number in watched:
-        config: Any = anatomy.modules[number].config
-        if config._attn_implementation not in MEANINGS:
-            raise UnsupportedModel(
-                f"the model runs attention as {config._attn_implementation!r}, and {', '.join(MEANINGS)} are recorded "
-                'exactly; load it with attn_implementation="sdpa"'
-            )
+        implementation = _implementation(anatomy.modules[number]) if anatomy.routes[number] == REGISTRY else "sdpa"
+        if meaning_of(implementation) is None:
+            raise UnsupportedModel(unknown(implementation))
+
+
+def _implementation(module: Any) -> str:
+    return str(module.config._attn_implementation)

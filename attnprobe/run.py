@@ -127,7 +127,7 @@ class Run:
         `dtype` is the weights', None where none were kept; `top` (how many largest weights of each row) and `measures`
         (how many) are there only where they were kept.
         """
-        lengths = [sample.sequences["main"].length for sample in self.samples]
+        lengths = [sample.main.length for sample in self.samples]
         held = list(self.reader.fields(self.samples[0].index).items()) if lengths else []
         by_site: dict[Site, set[int]] = {}
         for field, _ in held:

@@ -31,14 +31,14 @@ class SampleRun:
     @property
     def tokens(self) -> tuple[str, ...]:
         """One label a position of the main sequence."""
-        return labels_of(self.sample.sequences["main"], self._labels)
+        return labels_of(self.sample.main, self._labels)
 
     @property
     def _labels(self) -> tuple[str, ...] | None:
         """Labels of the user's own; without text, which token comes again."""
         if self.labels is not None or self.reader.manifest.text:
             return self.labels
-        return repeats_of(self.sample.sequences["main"])
+        return repeats_of(self.sample.main)
 
     @cached_property
     def sites(self) -> tuple[Site, ...]:
@@ -55,7 +55,7 @@ class SampleRun:
 
     def with_labels(self, labels: Sequence[str]) -> "SampleRun":
         """The same sample with labels of your own (words, image patches), one a token."""
-        length = self.sample.sequences["main"].length
+        length = self.sample.main.length
         if len(labels) != length:
             raise SelectionError(f"{len(labels)} labels for {length} tokens; give one a token")
         return SampleRun(self.reader, self.sample, tuple(map(str, labels)))
@@ -197,4 +197,4 @@ class SampleRun:
 
     def __repr__(self) -> str:
         """Say which sample."""
-        return f"<sample {self.sample.id}: {self.sample.sequences['main'].length} tokens, {len(self.sites)} sites>"
+        return f"<sample {self.sample.id}: {self.sample.main.length} tokens, {len(self.sites)} sites>"

@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 from transformers.models.gpt2.modeling_gpt2 import eager_attention_forward as gpt2_eager
 from transformers.models.llama.modeling_llama import eager_attention_forward as llama_eager
 
-from attnprobe.call import AttentionCall, registry_call
+from attnprobe.call import AttentionCall
 from attnprobe.engines import ENGINES, get_engine
 from attnprobe.errors import BudgetError, SelectionError, UnsupportedCall
+from attnprobe.registry import registry_call
 
 
 @pytest.mark.parametrize("engine", list(ENGINES))

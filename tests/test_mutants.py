@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+import attnprobe.interface
 import attnprobe.observer
 from attnprobe import call as call_module
 from attnprobe.call import AttentionCall
@@ -27,8 +28,8 @@ Patch = pytest.MonkeyPatch
 
 
 def altered_call(patch: Patch, **changes: Any) -> None:
-    original = attnprobe.observer.registry_call
-    patch.setattr("attnprobe.observer.registry_call", lambda *a, **k: replace(original(*a, **k), **changes))
+    original = attnprobe.interface.registry_call
+    patch.setattr("attnprobe.interface.registry_call", lambda *a, **k: replace(original(*a, **k), **changes))
 
 
 def no_scale(patch: Patch) -> None:

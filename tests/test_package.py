@@ -23,13 +23,14 @@ LAYERS = (
     {"errors", "shapes", "version", "precision", "scratch"},
     {"fields", "selection", "sizes", "kinds"},
     {"measures"},
-    {"sites", "call", "strings", "keep", "items"},
+    {"routes", "sites", "call", "registry", "direct", "strings", "keep", "items"},
     {"engines", "cut", "topk"},
     {"store"},
     {"show"},
     {"labels", "held", "spans", "labelled", "maps", "measured", "toprows", "summary", "aggregate"},
     {"head", "sample_run", "run", "attentions"},
-    {"samples", "caching", "lineage", "generation", "arguments", "copies", "hooks", "provenance", "seen"},
+    {"samples", "caching", "lineage", "tracker", "streams", "generation", "arguments", "copies", "provenance", "seen"},
+    {"watchers", "interface", "shadows", "hooks"},
     {"place", "told"},
     {"keepers", "planning"},
     {"observer"},
@@ -38,7 +39,7 @@ LAYERS = (
     {"demo"},
     {"cli", "__main__"},
 )
-MAY_IMPORT_TRANSFORMERS = ("hooks.py", "demo/*", "cli*")
+MAY_IMPORT_TRANSFORMERS = ("interface.py", "demo/*", "cli*")
 LONGEST_FILE = 330
 SOURCE = {".py", ".js", ".css", ".html"}
 NOT_AT_IMPORT = ("transformers", "matplotlib", "click", "xarray", "ipywidgets", "anywidget", "starlette", "uvicorn")

@@ -1,12 +1,13 @@
 """Promise 5: what cannot be recorded exactly is refused, with an error that names the fix."""
 
+import re
 from pathlib import Path
 from typing import Any
 
 import models
 import pytest
 import torch
-from transformers import DynamicCache, LlamaConfig, LlamaModel
+from transformers import DynamicCache, MambaConfig, MambaModel, RwkvConfig, RwkvModel
 
 import attnprobe as ap
 
@@ -17,11 +18,14 @@ def model() -> Any:
 
 
 def test_a_model_without_known_attention() -> None:
-    with pytest.raises(ap.UnsupportedModel, match=r"no attention module of a known kind in Linear; known are GPT2Att"):
+    with pytest.raises(ap.UnsupportedModel, match=r"no attention module of a known kind in Linear: none uses"):
         ap.record(torch.nn.Linear(2, 2))
-    llama = LlamaModel(LlamaConfig(hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2))
-    with pytest.raises(ap.UnsupportedModel, match="LlamaModel"):
-        ap.record(llama)
+    mamba = MambaModel(MambaConfig(hidden_size=8, num_hidden_layers=1, state_size=4, vocab_size=8))
+    with pytest.raises(ap.UnsupportedModel, match="MambaModel"):
+        ap.record(mamba)
+    rwkv = RwkvModel(RwkvConfig(hidden_size=64, num_hidden_layers=2, vocab_size=8))
+    with pytest.raises(ap.UnsupportedModel, match=r"blocks\.0\.attention is a RwkvSelfAttention: it is no softmax"):
+        ap.record(rwkv)
 
 
 @pytest.mark.usefixtures("unchecked")
@@ -32,9 +36,12 @@ def test_what_is_no_model_and_no_weights(model: Any) -> None:
         ap.record(model, keep=["L0H1"])  # type: ignore[list-item]
 
 
-def test_two_backbones_in_one_module() -> None:
-    with pytest.raises(ap.UnsupportedModel, match="2 backbones.*record the inner model"):
-        ap.record(torch.nn.ModuleList([models.gpt2(), models.gpt2()]))
+def test_of_two_models_in_one_module_those_that_run_are_recorded() -> None:
+    both = torch.nn.ModuleList([models.gpt2(), models.gpt2()])
+    with torch.no_grad(), ap.record(both) as rec:
+        both[1](models.ids(1, 5))
+    (sample,) = rec.run.samples
+    assert [site.key.partition(".")[0] for site in rec.run.sample(0).sites] == ["1"] * 3 and sample.main.length == 5
 
 
 @pytest.mark.parametrize(
@@ -68,9 +75,10 @@ def test_upcast_attention_on_eager() -> None:
         ap.record(models.gpt2(attention="eager", reorder_and_upcast_attn=True))
 
 
-def test_backends_that_are_not_recorded_yet(model: Any) -> None:
-    model.config._attn_implementation = "flash_attention_2"
-    with pytest.raises(ap.UnsupportedModel, match='flash_attention_2.*attn_implementation="sdpa"'):
+@pytest.mark.parametrize("name", ["my_own", "paged|sdpa", "paged|flash_attention_2", "kernels-community/paged-flash"])
+def test_backends_that_have_no_known_meaning(model: Any, name: str) -> None:
+    model.config._attn_implementation = name
+    with pytest.raises(ap.UnsupportedModel, match=f'{re.escape(name)}.*attn_implementation="sdpa"'):
         ap.record(model)
 
 
@@ -143,12 +151,17 @@ def test_a_block_in_which_the_model_did_not_run(model: Any) -> None:
 
 def test_a_selected_site_that_was_never_seen() -> None:
     model = models.cross_gpt2()
-    with torch.no_grad(), pytest.raises(ap.NothingRecorded, match='3 of 6 selected sites.*kind="self"'):
-        with ap.record(model):
+    with torch.no_grad(), pytest.raises(ap.NothingRecorded, match="3 of 3 selected sites.*pass encoder_hidden_states"):
+        with ap.record(model, kind="cross"):
             model(models.ids(1, 5))
-    with torch.no_grad(), ap.record(model, kind="self") as rec:
+    with torch.no_grad(), ap.record(model) as rec:
         model(models.ids(1, 5))
-    assert rec.run[0, 0].shape == (5, 5)
+    assert {site.kind for site in rec.run.sample(0).sites} == {"self"}, "cross-attention had nothing to look at"
+    with torch.no_grad(), pytest.raises(ap.NothingRecorded, match="1 of 3 selected sites.*select the layers that run"):
+        with ap.record(models.gpt2()) as rec:
+            skipped = rec._model.transformer.h
+            skipped[1].forward = lambda hidden, *_, **__: hidden
+            rec._model(models.ids(1, 5))
 
 
 def test_a_backend_that_is_switched_inside_of_the_block(model: Any) -> None:

@@ -310,9 +310,21 @@ def test_one_failing_sample_does_not_take_the_others_along(model: Any) -> None:
 
 
 @torch.no_grad()
-def test_packed_rows_are_refused(model: Any) -> None:
-    with pytest.raises(ap.UnsupportedCall, match="restart at column 4"), ap.record(model):
-        model(models.ids(1, 8), position_ids=torch.tensor([[0, 1, 2, 3, 0, 1, 2, 3]]), use_cache=False)
+def test_packed_sequences_are_samples_of_their_own(model: Any) -> None:
+    ids = models.ids(2, 9)
+    positions = torch.tensor([[0, 1, 2, 3, 0, 1, 2, 3, 4], [0, 1, 2, 3, 4, 5, 0, 0, 1]])
+    with ap.record(model) as rec:
+        model(ids, position_ids=positions, use_cache=False)
+    assert [s.sequences["main"].length for s in rec.run.samples] == [4, 6, 5, 3]
+    assert all(rec.run.sample(i)[0, 0].numpy().sum(-1) == pytest.approx(1.0) for i in range(4))
+
+
+@torch.no_grad()
+def test_packed_rows_that_go_on_in_a_cache_are_refused(model: Any) -> None:
+    cache = DynamicCache()
+    with pytest.raises(ap.UnsupportedCall, match="pack sequences in one forward pass"), ap.record(model):
+        model(models.ids(1, 4), past_key_values=cache)
+        model(models.ids(1, 4), past_key_values=cache, position_ids=torch.tensor([[4, 5, 0, 1]]))
 
 
 @torch.no_grad()

@@ -19,7 +19,7 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, AttentionInterface
 
 import attnprobe as ap
-from attnprobe import hooks
+from attnprobe import interface, shadows, watchers
 
 
 def snapshot(model: Any) -> dict[str, Any]:
@@ -39,7 +39,7 @@ def snapshot(model: Any) -> dict[str, Any]:
         "parameters": {name: (id(p), p._version) for name, p in model.named_parameters()},
         "modes": [torch.is_grad_enabled(), torch.is_autocast_enabled("cpu"), torch.get_float32_matmul_precision()],
         "random": torch.random.get_rng_state().tolist(),
-        "open": [dict(hooks._open), dict(hooks._watchers), dict(hooks._generators)],
+        "open": [dict(interface._open), dict(watchers._watchers), dict(shadows._generators), dict(shadows._calls)],
     }  # fmt: skip
 
 
@@ -137,7 +137,7 @@ def test_nothing_is_left_behind_when_something_fails(
                 if where == "model":
                     patch.setattr(type(model.transformer.h[1].mlp), "forward", fail)
                 if where == "attention":
-                    patch.setattr("attnprobe.observer.registry_call", fail)
+                    patch.setattr("attnprobe.interface.registry_call", fail)
                 if where == "store":
                     patch.setattr("attnprobe.store.memory.MemoryStore.write", fail)
                 if where == "commit":

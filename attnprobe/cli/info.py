@@ -34,7 +34,7 @@ def figures(run: Run) -> dict[str, Any]:
     described = run.describe()
     return {
         "samples": len(run.samples),
-        "tokens": sum(sample.sequences["main"].length for sample in run.samples),
+        "tokens": sum(sample.main.length for sample in run.samples),
         "layers": len({site.layer for site in heads}),
         "heads": max(map(len, heads.values()), default=0),
         **{name: described[name] for name in ("dtype", "top", "measures") if name in described},
@@ -54,9 +54,7 @@ def _record(path: Path, run: Run) -> dict[str, Any]:
         "format": manifest.format,
         "versions": dict(manifest.versions),
         "created": manifest.created,
-        "sample_list": [
-            {"id": s.id, "tokens": s.sequences["main"].length, "prompt": s.prompt_length} for s in run.samples
-        ],
+        "sample_list": [{"id": s.id, "tokens": s.main.length, "prompt": s.prompt_length} for s in run.samples],
     }
 
 
@@ -96,7 +94,7 @@ def _item(kept: Mapping[str, Any]) -> str:
 
 
 def _describe(sample: Sample, width: int) -> str:
-    main = sample.sequences["main"]
+    main = sample.main
     generated = main.length - sample.prompt_length
     text = f"{main.length:,} tokens" + (f", {generated:,} of them generated" if generated else "")
     room = width - len(text) - 15

@@ -64,7 +64,7 @@ def lay_out(
         raise BudgetError(
             f"{'the keys' if copied else 'a row'} of one head, {keys} columns for a batch of {batch}, take "
             f"{least:,} bytes, and a quarter of the budget is {budget // SHARE:,}; raise budget= (--budget) to at "
-            f"least {least * SHARE:,}, or record smaller batches"
+            f"least {least * SHARE:,} (64 MiB and more are quick), or record smaller batches"
         )
     # Few heads at a time, so that a block has enough rows to make a good matrix product, and their keys fit too.
     group = max(1, min(heads, share // (line * max(min(rows, 64), dim if copied else 1))))

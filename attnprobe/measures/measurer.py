@@ -93,7 +93,9 @@ class Measurer:
     def _has_needs(self, one: Chosen, rows: SampleRows, prompt_open: bool) -> bool:
         needs = one.measure.needs
         if IDS in needs and rows.tokens is None:
-            return self._lacks(one, "needs all token ids so far, and some are unknown (inputs_embeds, an older cache)")
+            return self._lacks(
+                one, "needs all token ids so far, and some are unknown (inputs_embeds, an older cache); pass input_ids"
+            )
         if SINK in needs and rows.sink is None:
             return one.asked
         if PROMPT in needs and prompt_open:
@@ -122,7 +124,13 @@ class Measurer:
     def _watched(self, one: Chosen, rows: SampleRows, work: Callable[[], Any]) -> Any:
         """What a measure gives; the user's own may not write into the weights, which others keep."""
         before = rows.weights._version
-        result = work()
+        try:
+            result = work()
+        except Exception as error:
+            if one.own:
+                ids = "" if IDS in one.measure.needs else '; for token ids, say needs=("ids",)'
+                error.add_note(f"in the measure {one.name}, at {self._field.site.label}{ids}")
+            raise
         if one.own and rows.weights._version != before:
             raise SelectionError(
                 f"the measure {one.name} writes into rows.weights; write into rows.buffer(), or a copy"

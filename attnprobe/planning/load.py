@@ -16,6 +16,7 @@ from attnprobe.keep import Kept
 from attnprobe.precision import ieee_float32
 from attnprobe.selection import Selection
 from attnprobe.shapes import Int
+from attnprobe.sites import attribute
 
 COMMON_DIM = 64  # of a module that does not say how long its keys are
 
@@ -101,8 +102,8 @@ class Geometry:
         """Of a module, on a device or not."""
         computed = torch.float32 if ieee_float32() else torch.float64
         config: Any = getattr(module, "config", None)
-        width = getattr(config, "hidden_size", None) or 0
-        dims = getattr(module, "head_dim", 0), getattr(config, "head_dim", 0), width // site.heads, COMMON_DIM
+        width = attribute(config, "hidden_size") or 0
+        dims = attribute(module, "head_dim"), attribute(config, "head_dim"), width // site.heads, COMMON_DIM
         given = next((p.dtype for p in module.parameters() if p.is_floating_point()), torch.float32)
         cross = site.queries != site.keys
         return cls(

@@ -60,7 +60,8 @@ class Planner:
         self._kept = tuple(resolve(item, group, anatomy.sites) for group, item in enumerate(items))
         self._shapes = tuple(map(Geometry.of, anatomy.sites, anatomy.modules))
         self._budget, self._to = budget, to
-        at = next((p.device for p in anatomy.backbone.parameters()), torch.device("cpu")) if device is None else device
+        own = next((p.device for p in anatomy.main.backbone.parameters()), torch.device("cpu"))
+        at = own if device is None else device
         self._device = torch.device("cpu") if at.type == "meta" else at
         self._unloaded = sum(p.numel() * p.element_size() for p in model.parameters() if p.is_meta)
         self._limit = Limit(anatomy.sites, self._shapes, self._kept, budget, to is None, self._on_cpu)

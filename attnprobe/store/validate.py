@@ -154,15 +154,16 @@ class Records:
         if not isinstance(record["id"], str):
             raise Wrong(f"id is {record['id']!r}")
         sequences = record["sequences"]
-        if not isinstance(sequences, dict) or not isinstance(sequences.get("main"), dict):
-            raise Wrong("there is no sequence main")
+        if not isinstance(sequences, dict) or not sequences:
+            raise Wrong("there is no sequence")
         for name, sequence in sequences.items():
             if not isinstance(sequence, dict) or not is_int(sequence.get("length"), 0, LENGTH):
                 raise Wrong(f"the sequence {name!r} has no length of 0 to {LENGTH}")
             for part in PARTS:
                 if part in sequence:
                     self._place(sequence[part])
-        if not is_int(record["prompt_length"], 0, sequences["main"]["length"]):
+        main = sequences.get("main") or next(iter(sequences.values()))
+        if not is_int(record["prompt_length"], 0, main["length"]):
             raise Wrong(f"prompt_length is {record['prompt_length']!r}")
         if not isinstance(record["fields"], list):
             raise Wrong("fields is no list")

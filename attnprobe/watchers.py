@@ -1,0 +1,74 @@
+"""Who watches which attention module: a temporary marker on each, which a compiler can trace.
+
+Modules that are not watched run the same code as before, compiled or not.
+"""
+
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import nn
+
+from attnprobe.call import AttentionCall, GivenWeights
+
+MARK = "_attnprobe_watched"
+Make = Callable[[], AttentionCall | GivenWeights]
+lock = threading.RLock()
+_watchers: dict[int, list[tuple["Watcher", tuple[int, ...]]]] = {}
+
+
+@runtime_checkable
+class Watcher(Protocol):
+    """What a recorder does when the model runs."""
+
+    def before_forward(self, stream: int, arguments: Mapping[str, Any]) -> None:
+        """The backbone of a stream is about to run with these arguments, by name."""
+
+    def after_forward(self, stream: int, output: Any) -> None:
+        """It returned."""
+
+    def attention(self, sites: tuple[int, ...], make: Make) -> None:
+        """The module of these sites computes attention; `make` says what it was given."""
+
+    def refuse_compiled(self) -> None:
+        """The site runs inside compiled code."""
+
+    def generation(self, model: nn.Module, arguments: Mapping[str, Any]) -> Any:
+        """A context manager around `generate`."""
+
+
+def in_backward() -> bool:
+    """Whether gradient checkpointing runs a forward pass again: it was seen already."""
+    return torch._C._current_graph_task_id() != -1
+
+
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def observe(module: nn.Module, make: Make, compiled: bool) -> None:
+    """Tell the watchers of a module of a call."""
+    if in_backward():
+        return
+    for watcher, sites in tuple(_watchers.get(id(module), ())):
+        if compiled:
+            watcher.refuse_compiled()
+        watcher.attention(sites, make)
+
+
+@contextmanager
+def marked(module: nn.Module, watcher: Watcher, sites: tuple[int, ...]) -> Iterator[None]:
+    """Let `watcher` see the calls of a module, which is these sites, for the block."""
+    entry = (watcher, sites)
+    try:
+        with lock:
+            _watchers.setdefault(id(module), []).append(entry)
+            module.__dict__[MARK] = True
+        yield
+    finally:
+        with lock:
+            entries = _watchers.get(id(module), [])
+            if entry in entries:
+                entries.remove(entry)
+            if not entries:
+                _watchers.pop(id(module), None)
+                module.__dict__.pop(MARK, None)
