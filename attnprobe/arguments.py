@@ -14,7 +14,6 @@ from attnprobe.errors import UnsupportedCall
 PECULIAR: dict[str, Callable[[Any, int, int], tuple[int, int]]] = {
     "MusicgenDecoder": lambda config, rows, columns: (rows // config.num_codebooks, columns),
     "MusicgenMelodyDecoder": lambda config, rows, columns: (rows // config.num_codebooks, columns),
-    "CpmAntModel": lambda config, rows, columns: (rows, columns + config.prompt_length),
 }
 
 

@@ -37,6 +37,9 @@ class Site:
         Its layer number (from 0), query heads and key-value heads.
     queries, keys
         The sequence of the sample that its rows and its columns belong to.
+    route
+        How its weights are seen: ``"registry"`` (transformers' attention functions), ``"sdpa"`` (it calls SDPA itself),
+        ``"multihead"`` (``nn.MultiheadAttention``), ``"returned"`` (it builds them).
     """
 
     key: str
@@ -47,6 +50,7 @@ class Site:
     kv_heads: int
     queries: str = "main"
     keys: str = "main"
+    route: str = "registry"
 
     @property
     def label(self) -> str:

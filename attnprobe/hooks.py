@@ -21,7 +21,7 @@ def watching(model: nn.Module, anatomy: Anatomy, watched: tuple[int, ...], watch
     modules = {id(anatomy.modules[number]): anatomy.modules[number] for number in watched}
     sites = {one: tuple(n for n, module in enumerate(anatomy.modules) if id(module) == one) for one in modules}
     with ExitStack() as undo:
-        registered = {one for one, numbers in sites.items() if anatomy.routes[numbers[0]] == REGISTRY}
+        registered = {one for one, numbers in sites.items() if anatomy.sites[numbers[0]].route == REGISTRY}
         if registered:
             used = {_implementation(modules[one]) for one in registered}
             refuse_overridden(used)
@@ -30,9 +30,8 @@ def watching(model: nn.Module, anatomy: Anatomy, watched: tuple[int, ...], watch
         for one, numbers in sites.items():
             undo.enter_context(marked(modules[one], watcher, numbers))
             if one not in registered:
-                first = numbers[0]
-                route, heads = anatomy.routes[first], anatomy.sites[first].heads
-                undo.enter_context(seen_forward(route, modules[one], heads, layers.get(one)))
+                site = anatomy.sites[numbers[0]]
+                undo.enter_context(seen_forward(site.route, modules[one], site.heads, layers.get(one)))
         streams = {anatomy.stream_of[number] for number in watched}
         streams |= {source for stream in streams if (source := anatomy.source_of(stream)) is not None}
         for stream in sorted(streams):

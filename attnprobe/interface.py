@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from attnprobe.errors import UnsupportedModel
-from attnprobe.registry import registry_call
-from attnprobe.watchers import MARK, lock, observe
+from attnprobe.registry import RESCALING, registry_call
+from attnprobe.watchers import MARK, lock, observe, observe_output
 
 _open = {"registry": 0, "eager": 0}
 
@@ -47,7 +47,10 @@ def _wrapper(implementation: str, inner: Callable[..., Any] | None) -> Callable[
         if hasattr(module, MARK):
             _tell(implementation, module, query, key, attention_mask, kw, torch.compiler.is_compiling())
         function = _eager_of(type(module)) if inner is None else inner
-        return function(module, query, key, value, attention_mask, *args, **kw)
+        output = function(module, query, key, value, attention_mask, *args, **kw)
+        if hasattr(module, MARK):
+            _tell_output(module, value, output, kw)
+        return output
 
     attnprobe_attention.attnprobe_wraps = (implementation, inner)  # type: ignore[attr-defined]
     return attnprobe_attention
@@ -64,6 +67,14 @@ def _tell(
     implementation: str, module: nn.Module, query: Tensor, key: Tensor, mask: Any, kw: dict[str, Any], compiled: bool
 ) -> None:
     observe(module, functools.partial(registry_call, implementation, module, query, key, mask, kw), compiled)
+
+
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def _tell_output(module: nn.Module, value: Tensor, output: Any, kw: dict[str, Any]) -> None:
+    reason = "dropout was applied to the weights" if kw.get("dropout") else ""
+    if type(module).__name__ in RESCALING:
+        reason = "the model rescales what the kernel returns"
+    observe_output(module, value, output[0].transpose(1, 2), reason)
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]

@@ -4,7 +4,6 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import torch
@@ -12,6 +11,8 @@ from torch import Tensor, nn
 
 from attnprobe.arguments import ForwardInputs, read_cache, read_inputs, read_output
 from attnprobe.call import AttentionCall, GivenWeights, Rows
+from attnprobe.checking import Checks, smallest_kept
+from attnprobe.committing import Committer
 from attnprobe.copies import Copies
 from attnprobe.direct import seen_columns
 from attnprobe.engines import Engine
@@ -25,7 +26,7 @@ from attnprobe.place import align
 from attnprobe.routes import calls_of
 from attnprobe.samples import MAIN, Growing
 from attnprobe.scratch import Scratch
-from attnprobe.seen import refuse_compiled, refuse_empty, refuse_unrun, refuse_unseen
+from attnprobe.seen import refuse_compiled, refuse_unrun, refuse_unseen
 from attnprobe.sites import Anatomy
 from attnprobe.store.base import Writer
 from attnprobe.streams import Pass, Streams
@@ -67,9 +68,6 @@ class Observer:
         self._kept = kept
         self._engine = engine
         self._budget = budget
-        self._store = store
-        self._strings = strings
-        self._text = text
         self._check = check
         self._thread = None if every_thread else threading.get_ident()
         self._lock = threading.RLock()
@@ -78,9 +76,12 @@ class Observer:
         self._scratch = Scratch()
         numbers = {site: number for number, site in enumerate(anatomy.sites)}
         keepers = {one.group: make_keeper(one, numbers, store, self._put, self._scratch) for one in kept}
-        self._keepers = tuple(keepers.values())
         self._shared = [(group[0], [keepers[one.group] for one in group]) for group in together(kept)]
+        keys = [site.key for site in anatomy.sites]
+        self.checks = Checks(engine, budget, self._put, smallest_kept(kept), keys)
         self._streams = Streams(anatomy, self._open_sample)
+        own = tuple(keepers.values())
+        self._committer = Committer(self._streams, self._copies, store, kept, own, strings, text)
         self._told = Told()
         self._count = 0
         self._pauses = 0
@@ -123,8 +124,8 @@ class Observer:
                 return
             failed = self._streams.take(stream)
             if failed is not None and failed.forward is not None:
-                self._discard(failed.forward.lineage)
-            self._commit_ended()
+                self._committer.discard(failed.forward.lineage)
+            self._committer.commit_ended()
             inputs = read_inputs(arguments, self._anatomy.streams[stream].backbone)
             own = self._streams.start(stream, inputs, self._told.generation)
             self._paused_forwards += bool(self._pauses)
@@ -160,7 +161,7 @@ class Observer:
             try:
                 then(*copies)
             except BaseException:
-                self._discard(lineage)
+                self._committer.discard(lineage)
                 raise
 
         return work
@@ -174,7 +175,7 @@ class Observer:
             if own is not None and own.forward is not None:
                 states = read_output(output) if self._streams.feeds(stream) else None
                 self._streams.trackers[stream].finish(own.forward, read_cache(output), states)
-                self._commit_ended()
+                self._committer.commit_ended()
 
     def attention(self, sites: tuple[int, ...], make: Make) -> None:
         """Make the selected weights of a call, now: its cache may be overwritten later."""
@@ -231,6 +232,14 @@ class Observer:
                 for tile in engine(call, heads, rows, self._budget, scratch):
                     for keeper in keepers:
                         keeper.take(forward, where, tile, tile.start + call.key_offset)
+        if any(site in kept.heads for kept in self._kept):
+            self.checks.called(site, forward.lineage, call)
+
+    def returned(self, sites: tuple[int, ...], value: Tensor, output: Tensor, reason: str) -> None:
+        """What the kernel made of the last call."""
+        if not self._pauses and self._watching:
+            with self._lock:
+                self.checks.returned(value, output, reason)
 
     def _put(self, lineage: Lineage, tensors: Sequence[Tensor | None], then: Callable[..., None]) -> None:
         self._copies.put(tensors, self._guarded(lineage, then))
@@ -265,36 +274,10 @@ class Observer:
             except BaseException:
                 with self._lock:
                     for lineage in grown:
-                        self._discard(lineage)
+                        self._committer.discard(lineage)
                 raise
 
-    # --- commit --------------------------------------------------------------------------------------------------
-
-    def _discard(self, lineage: Lineage) -> None:
-        self._streams.discard(lineage)
-        for sample in lineage.samples:
-            self._store.discard(sample.index)
-            for keeper in self._keepers:
-                keeper.discard(sample.index)
-
-    def _commit_ended(self) -> None:
-        for lineage, sample in self._streams.take_ended():
-            self._copies.put([], partial(self._commit, lineage, sample), land=False)
-        self._copies.land(wait=False)
-
-    def _commit(self, lineage: Lineage, sample: Growing) -> None:
-        if lineage.failed:
-            return
-        if sample.kept:
-            try:
-                for keeper in self._keepers:
-                    keeper.finish(sample)
-            except BaseException:
-                self._store.discard(sample.index)
-                raise
-            self._store.commit(sample.finish(self._strings, self._text))
-        elif sample.length and sample.called and not sample.paused:
-            refuse_empty(sample, self._kept)
+    # --- the end -------------------------------------------------------------------------------------------------
 
     def finish(self) -> None:
         """The block is over: commit what is whole, forget the rest; the first problem is raised when all is done."""
@@ -302,9 +285,9 @@ class Observer:
         with self._lock:
             self._closed = True
             for forward in list(self._streams.running):
-                self._discard(forward.lineage)
+                self._committer.discard(forward.lineage)
             self._streams.end_all()
-            work: list[Callable[[], None]] = [self._commit_ended]
+            work: list[Callable[[], None]] = [self._committer.commit_ended]
             while work or self._copies:
                 try:
                     if work:

@@ -11,6 +11,7 @@ from torch import nn
 from attnprobe.arguments import ForwardInputs
 from attnprobe.engines import ENGINES, get_engine
 from attnprobe.errors import AttnprobeError, NotKept, SelectionError, UnsupportedModel
+from attnprobe.fidelity import Fidelity
 from attnprobe.fields import Site
 from attnprobe.hooks import watching
 from attnprobe.keep import Item, resolve
@@ -20,12 +21,11 @@ from attnprobe.planning import Load, Planner
 from attnprobe.provenance import describe_model, make_manifest
 from attnprobe.registry import meaning_of, unknown
 from attnprobe.routes import REGISTRY
-from attnprobe.run import Run
+from attnprobe.run import Run, open_run
 from attnprobe.sites import Anatomy, compiled_parts, find_sites
 from attnprobe.sizes import parse_bytes
 from attnprobe.store.directory import DirectoryWriter
 from attnprobe.store.memory import MemoryStore
-from attnprobe.store.read_directory import DirectoryReader
 from attnprobe.strings import Strings
 
 
@@ -130,6 +130,7 @@ class Recorder:
             if failed:
                 self._store.remove_if_empty()
             else:
+                self.fidelity.save(self._store.path)
                 self._store.drop_replaced()
 
     def _check(self, stream: int, inputs: ForwardInputs, forward: Forward) -> None:
@@ -139,11 +140,18 @@ class Recorder:
             self._planner.check(Load(inputs.batch, inputs.count, 0, forward.start, source))
 
     @property
+    def fidelity(self) -> Fidelity:
+        """Of a few rows of each site, whether recorded weights times values are what the kernel returned."""
+        return self._observer.checks.fidelity
+
+    @property
     def run(self) -> Run:
         """Everything that was recorded, once the block has ended."""
         if self._state != "closed":
             raise NotKept("the run is there once the block has ended; read rec.run after it")
-        return Run(self._store if isinstance(self._store, MemoryStore) else DirectoryReader(self._store.path))
+        if isinstance(self._store, MemoryStore):
+            return Run(self._store, self.fidelity)
+        return open_run(self._store.path)
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -183,7 +191,7 @@ def _refuse(model: nn.Module, anatomy: Anatomy, watched: Sequence[int]) -> None:
             "record the plain model (a compiled one holds it as model._orig_mod)"
         )
     for number in watched:
-        implementation = _implementation(anatomy.modules[number]) if anatomy.routes[number] == REGISTRY else "sdpa"
+        implementation = _implementation(anatomy.modules[number]) if anatomy.sites[number].route == REGISTRY else "sdpa"
         if meaning_of(implementation) is None:
             raise UnsupportedModel(unknown(implementation))
 

@@ -9,6 +9,7 @@ from typing import Any, SupportsIndex
 
 from attnprobe.aggregate import RunMeasures
 from attnprobe.errors import NotKept, SelectionError
+from attnprobe.fidelity import Fidelity
 from attnprobe.fields import Sample, Site
 from attnprobe.held import dtypes_of, largest_k, measures_of, short
 from attnprobe.sample_run import SampleRun
@@ -27,6 +28,8 @@ class Run:
     """
 
     reader: Reader
+    fidelity: Fidelity | None = None
+    """Whether recorded weights are those that the kernels used, by site; None where nobody looked."""
 
     @property
     def manifest(self) -> Manifest:
@@ -174,4 +177,4 @@ def open_run(path: str | Path) -> Run:
     StoreError
         If there is no run, or one that this version does not read.
     """
-    return Run(DirectoryReader(Path(path)))
+    return Run(DirectoryReader(Path(path)), Fidelity.load(Path(path)))

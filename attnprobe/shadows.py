@@ -5,6 +5,7 @@ paths of torch's modules, and a shadowed method does not.
 """
 
 import functools
+import inspect
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -16,7 +17,7 @@ from torch.overrides import TorchFunctionMode
 
 from attnprobe.direct import given_weights, layer_call, multihead_call, sdpa_call
 from attnprobe.routes import MULTIHEAD, RETURNED, SDPA
-from attnprobe.watchers import Watcher, lock, observe
+from attnprobe.watchers import Watcher, lock, observe, observe_output
 
 _generators: dict[int, list[Watcher]] = {}
 _calls: dict[int, int] = {}  # of an nn.MultiheadAttention: how often its forward ran, to know when it did not
@@ -93,6 +94,11 @@ class _SeenSDPA(TorchFunctionMode):
         if function is F.scaled_dot_product_attention:
             make = functools.partial(sdpa_call, *args, **(kwargs or {}))
             observe(self.module, make, torch.compiler.is_compiling())
+            output = function(*args, **(kwargs or {}))
+            given = inspect.signature(sdpa_call).bind(*args, **(kwargs or {})).arguments
+            reason = "dropout was applied to the weights" if given.get("dropout_p") else ""
+            observe_output(self.module, given["value"], output, reason)
+            return output
         return function(*args, **(kwargs or {}))
 
 

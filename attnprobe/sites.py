@@ -59,8 +59,8 @@ class Anatomy:
 
     Attributes
     ----------
-    sites, modules, routes
-        The attention modules: what each is, itself, how it is seen.
+    sites, modules
+        The attention modules: what each is, and itself.
     streams, stream_of
         The sequences that run through the model; and of each site, which of them its rows are.
     refused
@@ -69,7 +69,6 @@ class Anatomy:
 
     sites: tuple[Site, ...]
     modules: tuple[nn.Module, ...]
-    routes: tuple[str, ...]
     streams: tuple[Stream, ...]
     stream_of: tuple[int, ...]
     refused: tuple[tuple[str, str], ...] = ()
@@ -118,13 +117,12 @@ def find_sites(model: nn.Module) -> Anatomy:
     streams = _streams(model, backbones)
     stream_of = tuple(list(backbones).index(key) for key in keys)
     drafts = [
-        _draft(key, module, streams[number], ancestors)
-        for (key, module, _), number in zip(found, stream_of, strict=True)
+        _draft(key, module, streams[number], route)
+        for (key, module, route), number in zip(found, stream_of, strict=True)
     ]
     return Anatomy(
-        sites=tuple(_numbered(drafts, [module for _, module, _ in found])),
+        sites=tuple(_numbered(drafts)),
         modules=tuple(module for _, module, _ in found),
-        routes=tuple(route for _, _, route in found),
         streams=streams,
         stream_of=stream_of,
         refused=tuple(refused),
@@ -226,7 +224,7 @@ def _parameters(module: nn.Module) -> set[str]:
 # --- sites -------------------------------------------------------------------------------------------------------
 
 
-def _draft(key: str, module: Any, stream: Stream, ancestors: dict[str, nn.Module]) -> Site:
+def _draft(key: str, module: Any, stream: Stream, route: str) -> Site:
     """A site whose layer number is the module's own, or the last number in its name."""
     is_cross = getattr(module, "is_cross_attention", None)
     cross = bool(is_cross) if is_cross is not None else bool(CROSS.search(key[len(stream.key) :]))
@@ -249,6 +247,7 @@ def _draft(key: str, module: Any, stream: Stream, ancestors: dict[str, nn.Module
         kv_heads=heads // groups if isinstance(groups, int) and groups > 0 else heads,
         queries=stream.name,
         keys=SOURCE if cross else stream.name,
+        route=route,
     )
 
 
@@ -275,7 +274,7 @@ def attribute(of: Any, name: str) -> Any:
         return None
 
 
-def _numbered(drafts: list[Site], modules: list[nn.Module]) -> Iterator[Site]:
+def _numbered(drafts: list[Site]) -> Iterator[Site]:
     """Sites with layer numbers of their own; where two of a kind say the same, they are counted."""
     groups: dict[tuple[str, str], list[int]] = {}
     for number, site in enumerate(drafts):

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from attnprobe.call import AttentionCall, GivenWeights
 
@@ -32,6 +32,9 @@ class Watcher(Protocol):
     def attention(self, sites: tuple[int, ...], make: Make) -> None:
         """The module of these sites computes attention; `make` says what it was given."""
 
+    def returned(self, sites: tuple[int, ...], value: Tensor, output: Tensor, reason: str) -> None:
+        """The kernel returned ``[batch, head, query, dim]``; with a `reason`, no product of weights and values."""
+
     def refuse_compiled(self) -> None:
         """The site runs inside compiled code."""
 
@@ -53,6 +56,14 @@ def observe(module: nn.Module, make: Make, compiled: bool) -> None:
         if compiled:
             watcher.refuse_compiled()
         watcher.attention(sites, make)
+
+
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def observe_output(module: nn.Module, value: Tensor, output: Tensor, reason: str) -> None:
+    """Tell the watchers of a module what the kernel made of its values."""
+    if not in_backward():
+        for watcher, sites in tuple(_watchers.get(id(module), ())):
+            watcher.returned(sites, value, output, reason)
 
 
 @contextmanager

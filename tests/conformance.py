@@ -31,7 +31,7 @@ class Outcome:
 
 def routes(case: Any) -> Counter[str]:
     """How many sites of a model take which route."""
-    return Counter(find_sites(case.model).routes)
+    return Counter(site.route for site in find_sites(case.model).sites)
 
 
 def check(case: Any, scenario: str) -> Outcome:
@@ -103,6 +103,9 @@ def _apart(site: Site, sample: Any, calls: list[Any], found: Any, scenario: str,
         offset = max(0, last - keys) if site.queries == site.keys else 0
         rows = [(slot - first, i) for i, slot in enumerate(own) if first <= slot < last]
         columns = [(slot - offset, j) for j, slot in enumerate(its) if offset <= slot < offset + keys]
+        if not rows or not columns:
+            first = last
+            continue
         a, i = map(list, zip(*rows, strict=True)) if rows else ([], [])
         b, j = map(list, zip(*columns, strict=True))
         want[:, np.array(i, int)[:, None], np.array(j)[None]] = weights[:, np.array(a, int)[:, None], np.array(b)[None]]
@@ -123,6 +126,6 @@ def _slots(name: str, found: Any, scenario: str, case: Any, row: int, sample: An
     if scenario == "packed":
         return list(PACKED[sample.sample.index])
     padded = found.padding is not None and (name == "source") == case.model.config.is_encoder_decoder
-    if not padded:
+    if not padded or length > found.padding.shape[1]:  # the audio beside a padded text is not padded
         return list(range(length))
     return np.flatnonzero(found.padding[row].numpy()).tolist()

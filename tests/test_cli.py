@@ -111,6 +111,8 @@ def test_capture_json_is_one_document_of_numbers(model: Path, tmp_path: Path, id
     record = json.loads(result.stdout)
     assert record.pop("seconds") > 0
     assert record.pop("bytes") == ap.open(tmp_path / "run").nbytes
+    fidelity = record.pop("fidelity")
+    assert fidelity["off"] == [] and 0 <= fidelity["worst"] < 1e-5
     length = ids.shape[1]
     assert record == {
         "path": str(tmp_path / "run"), "samples": 1, "tokens": length, "layers": 2, "heads": 2, "dtype": "float32"

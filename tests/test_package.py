@@ -21,10 +21,10 @@ PACKAGE = ROOT / "attnprobe"
 # "attnprobe" is the package's __init__, which may import anything.
 LAYERS = (
     {"errors", "shapes", "version", "precision", "scratch"},
-    {"fields", "selection", "sizes", "kinds"},
+    {"fields", "selection", "sizes", "kinds", "fidelity"},
     {"measures"},
     {"routes", "sites", "call", "registry", "direct", "strings", "keep", "items"},
-    {"engines", "cut", "topk"},
+    {"engines", "cut", "topk", "compare"},
     {"store"},
     {"show"},
     {"labels", "held", "spans", "labelled", "maps", "measured", "toprows", "summary", "aggregate"},
@@ -33,6 +33,7 @@ LAYERS = (
     {"watchers", "interface", "shadows", "hooks"},
     {"place", "told"},
     {"keepers", "planning"},
+    {"checking", "committing"},
     {"observer"},
     {"recorder", "api"},
     {"attnprobe"},

@@ -151,12 +151,12 @@ def test_every_shard_is_read_without_attnprobe(run: Path) -> None:
     assert json.loads(bytes(tensors["0/sequences/main/tokens"].tolist())) == list("abcdefgh")
     with safe_open(file, "numpy") as opened:
         assert set(opened.keys()) == set(tensors)
-        assert opened.metadata()["attnprobe.format"] == "2"
+        assert opened.metadata()["attnprobe.format"] == "3"
 
 
 def test_the_manifest_says_what_the_run_is_of(run: Path) -> None:
     manifest = json.loads((run / "manifest.json").read_text())
-    assert manifest["format"] == 2
+    assert manifest["format"] == 3
     assert manifest["versions"] == {"attnprobe": "0.1.0", "torch": "2"}
     assert manifest["keep"] == [{"what": "weights", "layers": "all", "keys": "all"}]
     assert manifest["model"] == {"class": "Tiny", "name": "tiny", "revision": "abc", "config": "0123"}
@@ -335,8 +335,8 @@ def test_opening_what_is_no_run_says_so(tmp_path: Path, path: str) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"format": 3}, "format 3, which a newer attnprobe wrote; .*upgrade attnprobe"),
-        ({"format": None}, "format None, and this version of attnprobe reads 1 to 2"),
+        ({"format": 4}, "format 4, which a newer attnprobe wrote; .*upgrade attnprobe"),
+        ({"format": None}, "format None, and this version of attnprobe reads 1 to 3"),
         ({"sites": 3}, "is not a manifest"),
         ({"surprise": 3}, "is not a manifest"),
     ],

@@ -13,7 +13,7 @@ import click
 
 from attnprobe.version import VERSION
 
-COMMANDS = ("capture", "info", "plan", "show", "stats")
+COMMANDS = ("capture", "info", "plan", "show", "sites", "stats")
 
 
 class _Commands(click.Group):

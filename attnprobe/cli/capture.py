@@ -88,7 +88,12 @@ def command(
     size = figures(found)
     rate, written = size["tokens"] / seconds, format_bytes(bytes_on_disk(run))
     out.note(f"recorded {size['tokens']:,} tokens in {seconds:.1f} s: {rate:,.0f} tokens/s, {written} on disk")
-    out.data({"path": str(run), **size, "seconds": round(seconds, 3)}, str(run), repr(found))
+    fidelity = recorder.fidelity
+    out.note(str(fidelity))
+    for key in fidelity.off:
+        out.note(f"warning: {key}: the recorded weights may not be those that the kernel used: {fidelity[key]}")
+    told = {"worst": fidelity.worst, "off": list(fidelity.off)}
+    out.data({"path": str(run), **size, "seconds": round(seconds, 3), "fidelity": told}, str(run), repr(found))
 
 
 def _check_target(run: Path, overwrite: bool) -> None:

@@ -61,27 +61,51 @@ class Named:
     def outline(self) -> Any:
         """The model without its numbers, made of its configuration on the meta device."""
         import torch
-        from transformers import AutoModelForCausalLM
 
         options = {"dtype": torch.float32} if self.name == "demo" else {}  # as it is loaded
 
         def make() -> Any:
             with torch.device("meta"):
-                return AutoModelForCausalLM.from_config(self._config, attn_implementation="sdpa", **options).eval()
+                try:
+                    return self._class.from_config(self._config, attn_implementation="sdpa", **options).eval()
+                except ValueError:  # a class that has no SDPA
+                    return self._class.from_config(self._config, **options).eval()
 
         return self._explained(make)
+
+    @property
+    def _class(self) -> Any:
+        """The auto class of what the checkpoint was saved as; a language model where that is not told."""
+        import transformers
+        from transformers.models.auto import modeling_auto as auto
+
+        saved = (getattr(self._config, "architectures", None) or ["?"])[0]
+        kinds = {
+            "AutoModelForCausalLM": auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+            "AutoModelForSeq2SeqLM": auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
+            "AutoModelForMaskedLM": auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+            "AutoModelForImageClassification": auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES,
+        }
+        own = {name: table.get(self._config.model_type) for name, table in kinds.items()}
+        exact = next((name for name, cls in own.items() if saved == cls), None)
+        able = exact or next((name for name, cls in own.items() if cls is not None), "AutoModel")
+        return getattr(transformers, able)
 
     def load(self, device: str) -> Any:
         """The model in eval mode on a device, on SDPA."""
         import torch
-        from transformers import AutoModelForCausalLM
 
         if self.name == "demo":
             from attnprobe import demo
 
             model = demo.load()[0]
         else:
-            model = self._try(AutoModelForCausalLM, attn_implementation="sdpa").eval()
+            try:
+                model = self._try(self._class, attn_implementation="sdpa").eval()
+            except AttnprobeError as error:
+                if not isinstance(error.__cause__, ValueError):
+                    raise
+                model = self._try(self._class).eval()  # a class that has no SDPA
         try:
             return model.to(torch.device(device))
         except (RuntimeError, AssertionError) as error:  # torch built without CUDA asserts

@@ -9,8 +9,8 @@ import numpy as np
 from attnprobe.fields import Block, Field, Piece, Sample, Site
 from attnprobe.shapes import Shaped
 
-FORMAT = 2
-READABLE = (1, 2)  # 1 had weights only
+FORMAT = 3
+READABLE = (1, 2, 3)  # 1 had weights only, 2 no routes, and a main sequence in every sample
 
 
 @dataclass(frozen=True)

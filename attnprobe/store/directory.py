@@ -294,7 +294,7 @@ def is_run(path: Path) -> bool:
     """Whether a directory holds a run's manifest and nothing that a run does not hold."""
     if path.is_symlink() or not path.is_dir():
         return False
-    known = re.compile(r"manifest\.json(\.partial)?|shards|journal")
+    known = re.compile(r"manifest\.json(\.partial)?|fidelity\.json(\.part)?|shards|journal")
     if not all(known.fullmatch(entry.name) for entry in path.iterdir()):
         return False
     try:
