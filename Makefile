@@ -19,7 +19,7 @@ demo: .venv/.plots ## record the bundled model: no network, no GPU (after the fi
 	@$(PY) -m attnprobe.demo $(ARGS)
 
 test: .venv/.dev ## the tests; make test ARGS="-m 'not slow' -k cache"
-	@$(PY) -m pytest $(ARGS)
+	@OMP_NUM_THREADS=1 $(PY) -m pytest -n auto --dist loadfile $(ARGS)
 
 check: .venv/.dev ## format, lint, types; changes nothing
 	@$(PY) -m ruff format --check .

@@ -96,8 +96,9 @@ def _unnamed_ids(arguments: Mapping[str, Any]) -> Tensor | None:
     """The one matrix of whole numbers that a model of somebody's own is given, whatever its name."""
     if any(name in arguments for name in ("inputs_embeds", "attention_mask", "pixel_values", "hidden_states")):
         return None
-    whole = [v for v in arguments.values() if isinstance(v, Tensor) and not v.is_floating_point() and v.dim() == 2]
-    return whole[0] if len(whole) == 1 and whole[0].dtype != torch.bool else None
+    matrices = [v for v in arguments.values() if isinstance(v, Tensor) and v.dim() == 2 and v.dtype != torch.bool]
+    whole = [v for v in matrices if not v.is_floating_point() and not v.is_complex()]
+    return whole[0] if len(whole) == 1 else None
 
 
 def _text_positions(positions: Tensor, count: int) -> Tensor | None:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from attnprobe.call import AttentionCall, GivenWeights
 from attnprobe.cut import as_runs, cut, index_of, refuse_stray
+from attnprobe.direct import seen_columns
 from attnprobe.engines import Tile
 from attnprobe.errors import UnsupportedCall
 from attnprobe.fields import Field, Rows, Site
@@ -38,9 +39,26 @@ def align(call: AttentionCall | GivenWeights, site: Site, forward: Forward) -> A
     if call.heads != site.heads:
         raise UnsupportedCall(f"the call has {call.heads} heads, and the module says that it has {site.heads}")
     slots = forward.start + forward.count
+    if site.queries == site.keys and not forward.start and call.keys < forward.count:
+        raise UnsupportedCall(
+            f"the call has {call.keys} columns for {forward.count} rows: it looks at another sequence, and its name "
+            'does not say so; call the module something with "cross" in it'
+        )
+    if site.queries != site.keys:
+        _know_source(call, site, forward)
     if site.queries == site.keys and call.keys < slots:  # a sliding cache has dropped the first ones
         return replace(call, key_offset=slots - call.keys)
     return call
+
+
+def _know_source(call: AttentionCall | GivenWeights, site: Site, forward: Forward) -> None:
+    """Where nobody told of the other sequence, it is what the call has, less the columns that no row sees."""
+    unknown = [sample for sample in forward.lineage.samples if not len(sample.sequence(site.keys).place)]
+    if unknown:
+        seen = seen_columns(call) if isinstance(call, AttentionCall) else None
+        valid = np.ones((1, call.keys), bool) if seen is None else seen.cpu().numpy()
+        for sample in unknown:
+            sample.sequence(site.keys).grow(valid[sample.row if len(valid) > 1 else 0])
 
 
 def place(

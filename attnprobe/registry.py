@@ -50,10 +50,15 @@ def _flash(module: Any, query: Tensor, mask: Any, extras: Mapping[str, Any]) -> 
     mask = _tensor(mask, "flash attention")
     if mask is not None:
         return {**meaning, "mask": mask.bool()[:, None, None, :] if mask.dim() == 2 else mask}
-    positions = extras.get("position_ids")
-    if isinstance(positions, Tensor) and query.shape[0] == 1 and positions.shape[-1] == query.shape[2] > 1:
-        numbers = (positions.reshape(-1, positions.shape[-1])[0].diff() != 1).cumsum(0)
-        numbers = torch.cat([numbers.new_zeros(1), numbers])
+    positions, lengths = extras.get("position_ids"), extras.get("cu_seq_lens_q")
+    if isinstance(lengths, Tensor):
+        ends = lengths[1:], extras.get("cu_seq_lens_k", lengths)[1:]
+        meaning["allowed"] = lambda b, h, i, j: (
+            torch.bucketize(i, ends[0], right=True) == torch.bucketize(j, ends[1], right=True)
+        )
+    elif isinstance(positions, Tensor) and query.shape[0] == 1 and positions.shape[-1] == query.shape[2] > 1:
+        own = positions.reshape(-1, positions.shape[-1])[0]
+        numbers = (own == own.min()).cumsum(0)  # a sequence starts wherever the smallest position is
         meaning["allowed"] = lambda b, h, i, j: numbers[i] == numbers[j]
     return meaning
 

@@ -24,7 +24,9 @@ HEADS = (
 )
 SIZES = ("head_dim", "head_size", "attention_head_size")
 QUERY = ("q_proj", "query", "q", "query_proj", "wq", "to_q")
-CROSS = re.compile(r"cross|encoder_?attn|enc_?dec|encoder_?decoder_?attention|encoder_attention", re.IGNORECASE)
+CROSS = re.compile(
+    r"cross|encoder_?attn|enc_?dec|encoder_?decoder_?attention|encoder_attention|multihead_attn$", re.IGNORECASE
+)
 MAIN, SOURCE, IMAGE, AUDIO = "main", "source", "image", "audio"
 POOLING = re.compile(r"PoolingHead|Pooler$|Resampler")
 # Modules that run several times in a forward pass: how often, by the configuration and the name.

@@ -200,24 +200,32 @@ PEAKS: dict[str, dict[str, Any]] = {
 }
 
 
-def measured_peak(task: dict[str, Any], directory: Path) -> dict[str, int]:
+def measured_peaks(tasks: list[dict[str, Any]], directory: Path) -> list[dict[str, int]]:
     """Figures of a fresh process, in which memory that is given back is no more counted."""
-    tasks = [{**task, **({"to": str(directory)} if "to" in task else {})}]
+    tasks = [{**task, **({"to": str(directory)} if "to" in task else {})} for task in tasks]
     command = [sys.executable, str(HERE / "plan_peak.py"), json.dumps(tasks)]
     environment = {**os.environ, "PYTHONPATH": str(HERE.parent)}
-    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True, timeout=120)
-    found: dict[str, int] = json.loads(done.stdout)[0]
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True, timeout=250)
+    found: list[dict[str, int]] = json.loads(done.stdout)
     return found
+
+
+@pytest.fixture(scope="module")
+def peaks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, int]]:
+    """Figures of all of them."""
+    return dict(zip(PEAKS, measured_peaks(list(PEAKS.values()), tmp_path_factory.mktemp("run")), strict=True))
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read from /proc")
 @pytest.mark.parametrize("what", PEAKS)
-def test_planned_memory_is_within_a_factor_of_what_is_measured(what: str, tmp_path: Path) -> None:
-    for attempt in range(3):  # a busy host may take memory back meanwhile, which then is not counted
-        found = measured_peak(PEAKS[what], tmp_path / f"run{attempt}")
-        if 1 / 1.3 < found["predicted"] / max(found["extra"], 1) < 1.3:
-            break
+def test_planned_memory_is_within_a_factor_of_what_is_measured(
+    what: str, peaks: dict[str, dict[str, int]], tmp_path: Path
+) -> None:
+    found = peaks[what]
+    if not 1 / 1.3 < found["predicted"] / max(found["extra"], 1) < 1.3:
+        # A busy host may have taken memory back meanwhile, which then was not counted: once more, alone.
+        (found,) = measured_peaks([PEAKS[what]], tmp_path)
     assert found["extra"] > 60 * MIB, "too small to be told from noise"
     assert 1 / 1.3 < found["predicted"] / found["extra"] < 1.3, found
     assert found["planned"] == found["kept"]
