@@ -59,7 +59,7 @@ def _flash(module: Any, query: Tensor, mask: Any, extras: Mapping[str, Any]) -> 
     elif isinstance(positions, Tensor) and query.shape[0] == 1 and positions.shape[-1] == query.shape[2] > 1:
         own = positions.reshape(-1, positions.shape[-1])[0]
         numbers = (own == own.min()).cumsum(0)  # a sequence starts wherever the smallest position is
-        meaning["allowed"] = lambda b, h, i, j: numbers[i] == numbers[j]
+        meaning["packed"] = lambda b, h, i, j: numbers[i] == numbers[j]
     return meaning
 
 
@@ -113,6 +113,10 @@ def registry_call(
         raise UnsupportedCall(unknown(implementation))
     if extras.get("cache") is not None:
         raise UnsupportedCall("a paged cache changes the keys inside the attention function; use a dynamic cache")
+    found = meaning(module, query, mask, extras)
+    packed = found.pop("packed", None)
+    if packed is not None and key.shape[2] == query.shape[2]:  # a chunk on a filled cache has more columns, and is one
+        found["allowed"] = packed
     scale = extras.get("scaling")
     rescaling = type(module).__name__ in RESCALING
     sinks = extras.get("sinks") if extras.get("sinks") is not None else extras.get("s_aux")
@@ -123,5 +127,5 @@ def registry_call(
         cap=extras.get("softcap"),
         bias=None if (bias := extras.get("position_bias")) is None else bias.detach(),
         sinks=None if sinks is None or rescaling else sinks.detach(),
-        **meaning(module, query, mask, extras),
+        **found,
     )

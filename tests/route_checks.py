@@ -47,8 +47,10 @@ def peaked(model: nn.Module) -> Any:
     for module in model.modules():
         for value in module.parameters(recurse=False):
             noise = torch.randn(value.shape, generator=random)
-            gain = 1.0 if isinstance(module, nn.Embedding) else 1.6 * value.shape[-1] ** -0.5
-            value.data = noise * gain if value.dim() == 2 else value.data + noise * 0.1
+            if value.dim() < 2:
+                value.data = value.data + noise * 0.1
+            else:
+                value.data = noise * (1.0 if isinstance(module, nn.Embedding) else 1.6 * value[0].numel() ** -0.5)
     return model.eval()
 
 

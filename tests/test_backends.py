@@ -172,6 +172,12 @@ def test_packed_rows_keep_their_window(window: int | None) -> None:
     assert (got - weights(query, key, seen)).abs().max() <= 2e-6
 
 
+def test_positions_of_a_chunk_on_a_filled_cache_are_no_packed_row() -> None:
+    query, key = tensors(batch=1)
+    got = made("flash_attention_2", query, key, position_ids=torch.tensor([[4, 5, 6, 7, 8]]))
+    assert (got - weights(query, key, ALL)).abs().max() <= 2e-6
+
+
 def test_packed_rows_told_by_their_lengths_are_separate_or_refused() -> None:
     """`cu_seq_lens_q`, as vision towers and padding-free collators pass them."""
     query, key = tensors(batch=1, rows=9)
