@@ -1,0 +1,84 @@
+"""What `rec.fidelity` says: fine where weights are the kernel's, off where not, nothing where that cannot be."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import models
+import pytest
+import torch
+from transformers import GPTJConfig, GPTJForCausalLM
+
+import attnprobe as ap
+import attnprobe.interface
+from attnprobe.fidelity import FILE
+
+
+@pytest.fixture
+def model() -> Any:
+    return models.gpt2()
+
+
+@torch.no_grad()
+def test_recorded_weights_times_values_are_what_the_kernel_returned(model: Any, tmp_path: Path) -> None:
+    with ap.record(model, layers="0,2", heads=1, to=tmp_path / "run") as rec:
+        model.generate(models.ids(1, 9), max_new_tokens=3, do_sample=False, pad_token_id=0)
+    assert list(rec.fidelity) == ["transformer.h.0.attn", "transformer.h.2.attn"], "the selected sites"
+    assert rec.fidelity.worst is not None and rec.fidelity.worst < 1e-5 and rec.fidelity.off == ()
+    stored = ap.open(tmp_path / "run").fidelity
+    assert stored == rec.fidelity and "largest relative difference" in str(stored)
+
+
+@pytest.mark.parametrize("change", [{"scale": 0.3}, {"causal": "none"}])
+@torch.no_grad()
+def test_weights_that_are_not_the_kernels_are_named(
+    model: Any, change: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = attnprobe.interface.registry_call
+
+    def altered(implementation: str, module: Any, *rest: Any) -> Any:
+        call = original(implementation, module, *rest)
+        return replace(call, **change) if module is model.transformer.h[1].attn else call
+
+    monkeypatch.setattr("attnprobe.interface.registry_call", altered)
+    with ap.record(model) as rec:
+        model(models.ids(1, 12), use_cache=False)
+    assert rec.fidelity.off == ("transformer.h.1.attn",)
+
+
+def test_dropout_and_returned_weights_have_no_product_to_compare() -> None:
+    model = models.gpt2(attn_pdrop=0.3).train()
+    with ap.record(model) as rec:
+        model(models.ids(1, 12), use_cache=False)
+    assert rec.fidelity.worst is None and rec.fidelity.off == ()
+    assert {one.reason for one in rec.fidelity.values()} == {"dropout was applied to the weights"}
+    gptj = GPTJForCausalLM(
+        GPTJConfig(n_embd=32, n_layer=1, n_head=4, rotary_dim=4, vocab_size=96, n_positions=32)
+    ).eval()
+    with torch.no_grad(), ap.record(gptj) as rec:
+        gptj(models.ids(1, 8))
+    (only,) = rec.fidelity.values()
+    assert only.difference is None and only.row_sum < 1e-6 and "gave its weights itself" in only.reason
+
+
+@torch.no_grad()
+def test_what_a_storage_dtype_loses_is_told() -> None:
+    model = models.gpt2(initializer_range=1.0)
+    lost = {}
+    for dtype in ("float32", "float16"):
+        with ap.record(model, dtype=dtype) as rec:
+            model(models.ids(1, 30), use_cache=False)
+        lost[dtype] = max(one.lost for one in rec.fidelity.values())
+    assert lost["float32"] <= lost["float16"] and lost["float16"] > 0
+
+
+@pytest.mark.parametrize(
+    "text", ["[]", '{"a": {}}', '{"a": {"dtype": "float32", "difference": "x", "row_sum": 0.0, "lost": 0.0}}']
+)
+@torch.no_grad()
+def test_a_file_that_makes_no_sense_is_refused(model: Any, text: str, tmp_path: Path) -> None:
+    with ap.record(model, to=tmp_path / "run"):
+        model(models.ids(1, 5), use_cache=False)
+    (tmp_path / "run" / FILE).write_text(text)
+    with pytest.raises(ap.CorruptRun, match=r"fidelity\.json makes no sense"):
+        ap.open(tmp_path / "run")
