@@ -18,6 +18,7 @@ from attnprobe.keep import Kept, Weights
 from attnprobe.lineage import Lineage
 
 GIVEN = "the module gave its weights itself"
+PROJECTED = "the module's output is no product of weights and values alone"
 UNSUMMED = 0.05  # of a softmax in bfloat16, and far from what is no softmax
 Put = Callable[[Lineage, Sequence[Tensor | None], Callable[..., None]], None]
 
@@ -45,30 +46,28 @@ class Checks:
     _waiting: dict[int, tuple[int, Lineage, AttentionCall]] = field(default_factory=dict)
     _found: dict[int, SiteFidelity] = field(default_factory=dict)
 
-    def called(self, site: int, lineage: Lineage, call: AttentionCall | GivenWeights) -> None:
-        """A call of a site, whose output comes later, if it comes."""
+    def called(self, site: int, lineage: Lineage, call: AttentionCall | GivenWeights, told: bool) -> None:
+        """A call of a site; whether it is `told` later what the kernel returned."""
         self._waiting.pop(threading.get_ident(), None)
         key = site, call.queries == 1
         if key in self._done:
             return
         self._done.add(key)
-        if isinstance(call, AttentionCall):
+        if told and isinstance(call, AttentionCall):
             self._waiting[threading.get_ident()] = site, lineage, call
-            reason = "the module's output is no product of weights and values alone"
         else:
-            reason = GIVEN
-        self._compare(site, lineage, call, None, None, reason)
+            self._compare(site, lineage, call, None, None, GIVEN if isinstance(call, GivenWeights) else PROJECTED)
 
     def returned(self, value: Tensor, output: Tensor, reason: str) -> None:
         """What the kernel returned for the last call of this thread, or why that tells nothing."""
         waiting = self._waiting.pop(threading.get_ident(), None)
         if waiting is not None:
             site, lineage, call = waiting
-            fits = not reason and output.shape[:3] == (call.batch, call.heads, call.queries)
-            if fits and value.shape[2] >= call.keys:
+            fits = output.shape[:3] == (call.batch, call.heads, call.queries) and value.shape[2] >= call.keys
+            if fits and not reason:
                 self._compare(site, lineage, call, value, output, "")
-            elif reason:
-                self._compare(site, lineage, call, None, None, reason)
+            else:
+                self._compare(site, lineage, call, None, None, reason or PROJECTED)
 
     def _compare(self, site: int, lineage: Lineage, call: Any, value: Any, output: Any, reason: str) -> None:
         with torch.inference_mode(False), torch.no_grad(), torch.autocast(call.query.device.type, enabled=False):

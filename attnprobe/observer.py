@@ -23,7 +23,7 @@ from attnprobe.keep import Kept, together
 from attnprobe.keepers import make_keeper
 from attnprobe.lineage import Forward, Lineage
 from attnprobe.place import align
-from attnprobe.routes import calls_of
+from attnprobe.routes import REGISTRY, SDPA, calls_of
 from attnprobe.samples import MAIN, Growing
 from attnprobe.scratch import Scratch
 from attnprobe.seen import refuse_compiled, refuse_unrun, refuse_unseen
@@ -233,7 +233,7 @@ class Observer:
                     for keeper in keepers:
                         keeper.take(forward, where, tile, tile.start + call.key_offset)
         if any(site in kept.heads for kept in self._kept):
-            self.checks.called(site, forward.lineage, call)
+            self.checks.called(site, forward.lineage, call, told=where.route in (REGISTRY, SDPA))
 
     def returned(self, sites: tuple[int, ...], value: Tensor, output: Tensor, reason: str) -> None:
         """What the kernel made of the last call."""
