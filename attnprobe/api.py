@@ -1,6 +1,6 @@
 """`record` and `plan`: what a user calls."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from attnprobe.items import read_items
 from attnprobe.keep import Item
 from attnprobe.measures import Measure
 from attnprobe.planning import Load, Plan, Planner
-from attnprobe.planning.words import check_window, parse_device, parse_tokens
+from attnprobe.planning.words import check_window, parse_device, parse_others, parse_tokens
 from attnprobe.recorder import Recorder
 from attnprobe.selection import HeadsLike, IndexLike
 from attnprobe.sites import find_sites
@@ -106,6 +106,7 @@ def plan(
     batch: int = 1,
     generate: int = 0,
     source: int | str = 0,
+    others: Mapping[str, int | str] | None = None,
     to: str | Path | None = None,
     keep: Sequence[Item] | Item | None = None,
     layers: HeadsLike = "all",
@@ -135,7 +136,9 @@ def plan(
     generate
         Tokens that are generated after the prompt.
     source
-        Tokens that cross-attention looks at; 0 for a model that is run without.
+        Tokens of an encoder, which cross-attention looks at; 0 for a model that is run without.
+    others
+        Lengths of further sequences, by the names that `Recorder.sites` has: ``{"image": 577}``.
     to, keep, layers, heads, queries, keys, generated, kind, dtype, measures, budget
         See `record`.
     device
@@ -172,8 +175,12 @@ def plan(
     if batch < 1 or generate < 0:
         raise SelectionError(f"batch={batch}, generate={generate}: at least one sample, and no fewer than 0 tokens")
     anatomy = find_sites(model)
-    check_window(anatomy.main.backbone, length, generate)
+    lengths = parse_others(anatomy, {**({"source": source} if source else {}), **(others or {})})
+    for stream in anatomy.streams:
+        main = stream is anatomy.main
+        check_window(stream.backbone, length if main else lengths.get(stream.name, 0), generate if main else 0)
     at = None if device is None else parse_device(device)
     planner = Planner(model, anatomy, items, parse_bytes(budget), None if to is None else Path(to).absolute(), at)
-    seen = parse_tokens(source)[0] if source else 0
-    return planner.plan(Load(rows or batch, length, max(generate - 1, 0), 0, seen), generate)
+    pairs = tuple(lengths.items())
+    load = Load(rows or batch, length, max(generate - 1, 0), others=pairs, name=anatomy.main.name)
+    return planner.plan(load, generate)

@@ -66,7 +66,7 @@ class Recorder:
         self._state = "new"
         self._store: MemoryStore | DirectoryWriter
         self._observer: Observer
-        self._planner: Planner | None = None
+        self._planners: dict[str, Planner] = {}
 
     def __enter__(self) -> "Recorder":
         """Open the store, then watch the model."""
@@ -76,7 +76,10 @@ class Recorder:
         _refuse(self._model, self._anatomy, self._watched)
         if self._engine is ENGINES["torch"]:  # a plan knows how this one cuts
             items = [kept.item for kept in self._kept]
-            self._planner = Planner(self._model, self._anatomy, items, self._budget, self._to)
+            self._planners = {
+                stream.name: Planner(self._model, self._anatomy, items, self._budget, self._to, stream=stream.name)
+                for stream in self._anatomy.streams
+            }
         manifest = make_manifest(describe_model(self._model), self._anatomy.sites, self._kept, self._text)
         if self._to is None:
             self._store = MemoryStore(manifest)
@@ -135,9 +138,10 @@ class Recorder:
 
     def _check(self, stream: int, inputs: ForwardInputs, forward: Forward) -> None:
         """Refuse a sample that starts, before the model runs, if what is kept of it does not fit what is free."""
-        if self._planner is not None and forward.opening and self._anatomy.streams[stream] is self._anatomy.main:
-            source = 0 if inputs.source is None else inputs.source.shape[-1]
-            self._planner.check(Load(inputs.batch, inputs.count, 0, forward.start, source))
+        name = self._anatomy.streams[stream].name
+        if forward.opening and name in self._planners:
+            seen = () if inputs.source is None else (("source", inputs.source.shape[-1]),)
+            self._planners[name].check(Load(inputs.batch, inputs.count, 0, forward.start, seen, name))
 
     @property
     def fidelity(self) -> Fidelity:

@@ -589,6 +589,6 @@ def test_a_model_that_memory_is_too_small_for(
     def load(*_: Any, **__: Any) -> None:
         raise error
 
-    monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", load)
+    monkeypatch.setattr("transformers.GPT2LMHeadModel.from_pretrained", load)
     refused(call("capture", model, "--text", "x", "-o", tmp_path / "run"), 4, "out of memory", "--device")
     assert not (tmp_path / "run").exists()

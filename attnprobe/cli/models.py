@@ -65,31 +65,33 @@ class Named:
         options = {"dtype": torch.float32} if self.name == "demo" else {}  # as it is loaded
 
         def make() -> Any:
+            cls = self._class
+            from_config = getattr(cls, "_from_config", None) or cls.from_config  # an auto class has the latter alone
             with torch.device("meta"):
                 try:
-                    return self._class.from_config(self._config, attn_implementation="sdpa", **options).eval()
+                    return from_config(self._config, attn_implementation="sdpa", **options).eval()
                 except ValueError:  # a class that has no SDPA
-                    return self._class.from_config(self._config, **options).eval()
+                    return from_config(self._config, **options).eval()
 
         return self._explained(make)
 
     @property
     def _class(self) -> Any:
-        """The auto class of what the checkpoint was saved as; a language model where that is not told."""
+        """The class that the checkpoint was saved as; where that is not told, an auto class."""
         import transformers
         from transformers.models.auto import modeling_auto as auto
 
-        saved = (getattr(self._config, "architectures", None) or ["?"])[0]
+        saved = getattr(transformers, (getattr(self._config, "architectures", None) or [""])[0] or "?", None)
+        if isinstance(saved, type) and issubclass(saved, transformers.PreTrainedModel):
+            return saved
         kinds = {
             "AutoModelForCausalLM": auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
             "AutoModelForSeq2SeqLM": auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
             "AutoModelForMaskedLM": auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES,
             "AutoModelForImageClassification": auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES,
         }
-        own = {name: table.get(self._config.model_type) for name, table in kinds.items()}
-        exact = next((name for name, cls in own.items() if saved == cls), None)
-        able = exact or next((name for name, cls in own.items() if cls is not None), "AutoModel")
-        return getattr(transformers, able)
+        able = (name for name, table in kinds.items() if self._config.model_type in table)
+        return getattr(transformers, next(able, "AutoModel"))
 
     def load(self, device: str) -> Any:
         """The model in eval mode on a device, on SDPA."""

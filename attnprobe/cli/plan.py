@@ -10,7 +10,7 @@ from attnprobe.cli.keeping import read_keep, selecting
 from attnprobe.cli.models import Named, pick_device
 from attnprobe.cli.output import Output
 from attnprobe.cli.output import command as shared
-from attnprobe.errors import BudgetError
+from attnprobe.errors import BudgetError, SelectionError
 from attnprobe.sizes import format_bytes, parse_bytes
 
 
@@ -18,6 +18,8 @@ from attnprobe.sizes import format_bytes, parse_bytes
 @click.argument("model")
 @click.option("--tokens", required=True, metavar="N", help="Tokens of the prompt: 4096, 32k.")
 @click.option("--batch", default=1, show_default=True, type=click.IntRange(min=1), help="Texts that run together.")
+@click.option("--source", metavar="N", help="Tokens of an encoder, which cross-attention looks at.")
+@click.option("--other", multiple=True, metavar="NAME=N", help="Length of another sequence: image=577.")
 @click.option("--generate", default=0, type=click.IntRange(min=0), metavar="N", help="Tokens generated after it.")
 @selecting
 @click.option("-o", "--out", "run", type=click.Path(path_type=Path), metavar="RUN", help="Written there; else memory.")
@@ -29,6 +31,8 @@ def command(
     model: str,
     tokens: str,
     batch: int,
+    source: str | None,
+    other: tuple[str, ...],
     generate: int,
     run: Path | None,
     device: str,
@@ -56,6 +60,8 @@ def command(
         tokens,
         batch=batch,
         generate=generate,
+        source=source or 0,
+        others=dict(_parse_other(one) for one in other),
         to=run,
         keep=items,
         budget=budget,
@@ -69,3 +75,10 @@ def command(
     out.data(found.to_dict(), *lines)
     if not found.fits:
         raise BudgetError(f"it {found.verdict}")
+
+
+def _parse_other(text: str) -> tuple[str, str]:
+    name, equals, length = text.partition("=")
+    if not equals:
+        raise SelectionError(f"--other {text!r}: write NAME=N, image=577")
+    return name.strip(), length

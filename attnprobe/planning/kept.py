@@ -114,9 +114,10 @@ def _blocks(kept: Kept, tiles: Tiles, samples: int) -> Iterator[tuple[int, Outli
 
 def _rows(setting: Setting, kept: Kept) -> tuple[int, int]:
     """Bytes of an item whose rows have the same length everywhere, and of its blocks that wait."""
-    load, rows = setting.load, setting.load.kept_rows(kept.selection)
     total = waiting = 0
     for site, heads in kept.heads.items():
+        load = setting.load_of(site)
+        rows = load.kept_rows(kept.selection)
         if not rows or not setting.runs(site):
             continue
         fields = _row_fields(kept, setting.sites[site], setting.shapes[site])
@@ -141,4 +142,5 @@ def folding(setting: Setting, site: int, kept: Kept) -> Folding:
     """What a `Measures` item folds rows of one sample into at a site."""
     assert isinstance(kept.item, Measures)
     there = present(kept.item, setting.sites[site], setting.shapes[site].sink)
-    return fold(there, len(kept.heads[site]), setting.load.length, setting.load.key_length(setting.sites[site]))
+    shape, load = setting.shapes[site], setting.load
+    return fold(there, len(kept.heads[site]), load.length_of(shape.queries), load.length_of(shape.keys))

@@ -1,5 +1,6 @@
 """More than a recording takes, told in microseconds: what fits by far need not be planned."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -10,7 +11,8 @@ from attnprobe.planning.load import Geometry, Load
 from attnprobe.planning.metered import fold, present
 from attnprobe.planning.plan import Room
 
-Heads = Mapping[bool, int]  # by whether their keys are of another sequence
+Ends = tuple[str, str]  # names of the sequences that rows and columns are
+Heads = Mapping[Ends, int]
 
 
 @dataclass(frozen=True)
@@ -47,18 +49,18 @@ class Limit:
     ) -> None:
         self._budget, self._in_memory, self._on_cpu = budget, in_memory, on_cpu
         self._rows: list[_Rows] = []
-        # By item, heads of a site, cross and sink: measures, and how many sites are alike.
-        self._measured: dict[tuple[int, int, bool, bool], tuple[tuple[Chosen, ...], int]] = {}
-        self._folds: dict[tuple[int, int], list[tuple[int, int]]] = {}
+        # By item, heads of a site, its sequences and sink: measures, and how many sites are alike.
+        self._measured: dict[tuple[int, int, Ends, bool], tuple[tuple[Chosen, ...], int]] = {}
+        self._folds: dict[object, list[tuple[int, int]]] = {}
         for one in kept:
-            heads = {True: 0, False: 0}
+            heads: Counter[Ends] = Counter()
             row_measures = 0
             for number, own in one.heads.items():
-                cross = shapes[number].cross
-                heads[cross] += len(own)
+                ends = shapes[number].queries, shapes[number].keys
+                heads[ends] += len(own)
                 if isinstance(one.item, Measures):
                     there = present(one.item, sites[number], shapes[number].sink)
-                    key = one.group, len(own), cross, shapes[number].sink
+                    key = one.group, len(own), ends, shapes[number].sink
                     self._measured[key] = there, self._measured.get(key, (there, 0))[1] + 1
                     row_measures = max(row_measures, sum(isinstance(c.measure, RowMeasure) for c in there))
             if isinstance(one.item, Weights):
@@ -72,9 +74,9 @@ class Limit:
         """Of a load without generated tokens."""
         rows = states = ends = 0
         for item in self._rows:
-            count = load.kept_rows(item.kept.selection)
-            for cross, heads in item.heads.items():
-                columns = load.source if cross else load.length
+            for (queries, keys), heads in item.heads.items():
+                columns = load.length_of(keys)
+                count = load.of(queries).kept_rows(item.kept.selection)
                 rows += heads * count * (item.a_row + columns * item.a_column) if columns else 0
         for kept, ended in self._folded(load):
             ends, states = ends + kept, states + ended
@@ -88,15 +90,16 @@ class Limit:
 
     def _folded(self, load: Load) -> list[tuple[int, int]]:
         """Bytes kept and held of what rows are folded into, at lengths up to the next power of two."""
-        lengths = _round(load.length), _round(load.source)
-        if lengths not in self._folds:
+        lengths = {name: _round(length) for name, length in [(load.name, load.length), *load.others]}
+        key = tuple(lengths.items())
+        if key not in self._folds:
             found = []
-            for (_, heads, cross, _), (there, count) in self._measured.items():
-                if lengths[cross]:
-                    folded = fold(there, heads, lengths[0], lengths[cross])
+            for (_, heads, (queries, keys), _), (there, count) in self._measured.items():
+                if lengths.get(queries) and lengths.get(keys):
+                    folded = fold(there, heads, lengths[queries], lengths[keys])
                     found.append((count * folded.kept, count * folded.state))
-            self._folds[lengths] = found
-        return self._folds[lengths]
+            self._folds[key] = found
+        return self._folds[key]
 
 
 def _round(length: int) -> int:

@@ -16,7 +16,7 @@ from attnprobe.keep import Kept
 from attnprobe.precision import ieee_float32
 from attnprobe.selection import Selection
 from attnprobe.shapes import Int
-from attnprobe.sites import attribute
+from attnprobe.sites import MAIN, attribute
 
 COMMON_DIM = 64  # of a module that does not say how long its keys are
 
@@ -35,15 +35,18 @@ class Load:
         Generated tokens that are given to the model again; the last one that `generate` returns is not.
     start
         Slots that the key cache held before.
-    source
-        Tokens of the sequence that cross-attention looks at; 0 where there is none.
+    others
+        Names and lengths of the other sequences that run: the ``"source"`` of an encoder, the ``"image"`` of a tower.
+    name
+        Of the sequence that the tokens are.
     """
 
     batch: int
     tokens: int
     fed: int = 0
     start: int = 0
-    source: int = 0
+    others: tuple[tuple[str, int], ...] = ()
+    name: str = MAIN
 
     @property
     def prompt(self) -> int:
@@ -55,9 +58,20 @@ class Load:
         """Tokens of a sample at the end."""
         return self.prompt + self.fed
 
-    def key_length(self, site: Site) -> int:
-        """Length of the sequence that a site's columns belong to, at the end."""
-        return self.length if site.queries == site.keys else self.source
+    def length_of(self, name: str) -> int:
+        """Length of a sequence at the end; 0 where it does not run."""
+        return self.length if name == self.name else dict(self.others).get(name, 0)
+
+    @property
+    def total(self) -> int:
+        """Tokens of a sample at the end, those of all its sequences together."""
+        return self.length + sum(length for _, length in self.others)
+
+    def of(self, name: str) -> "Load":
+        """The load as the attention modules of a sequence meet it: only the one that is named grows."""
+        if name == self.name:
+            return self
+        return Load(self.batch, self.length_of(name), others=self.others, name=name)
 
     def rows(self, selection: Selection) -> Sequence[int]:
         """Positions of the prompt's rows that are kept."""
@@ -76,8 +90,8 @@ class Geometry:
     ----------
     heads, dim
         Query heads, and numbers of each.
-    cross
-        Whether its keys are of another sequence.
+    queries, keys
+        Names of the sequences that its rows and its columns are.
     causal
         Whether a row sees only columns up to its own.
     sink
@@ -90,7 +104,8 @@ class Geometry:
 
     heads: int
     dim: int
-    cross: bool
+    queries: str
+    keys: str
     causal: bool
     sink: bool
     grouped: bool
@@ -109,7 +124,8 @@ class Geometry:
         return cls(
             heads=site.heads,
             dim=next(int(dim) for dim in dims if dim),
-            cross=cross,
+            queries=site.queries,
+            keys=site.keys,
             causal=bool(getattr(module, "is_causal", not cross and site.part == "decoder")),
             sink=getattr(module, "sinks", None) is not None,
             grouped=site.kv_heads < site.heads,
@@ -118,13 +134,22 @@ class Geometry:
         )
 
     @property
+    def cross(self) -> bool:
+        """Whether its keys are of another sequence."""
+        return self.queries != self.keys
+
+    def runs(self, load: Load) -> bool:
+        """Whether it is called at all."""
+        return load.length_of(self.queries) > 0 and load.length_of(self.keys) > 0
+
+    @property
     def copied(self) -> bool:
         """Whether keys are converted before products are taken."""
         return self.given != self.itemsize
 
     def columns(self, load: Load, step: int) -> int:
         """Columns of a call: `step` 0 is the prompt's, 1 that of the first token fed back."""
-        return load.source if self.cross else load.prompt + step
+        return load.length_of(self.keys) if self.cross else load.prompt + step
 
     def lay_out(self, load: Load, step: int, heads: int, rows: int, on_cpu: bool, budget: int) -> Layout:
         """How the engine cuts the call of a step."""
@@ -210,7 +235,11 @@ class Setting:
 
     def runs(self, site: int) -> bool:
         """Whether a site is called at all: without a source, cross-attention is not."""
-        return bool(self.load.source) or not self.shapes[site].cross
+        return self.shapes[site].runs(self.load)
+
+    def load_of(self, site: int) -> Load:
+        """The load as a site meets it."""
+        return self.load.of(self.shapes[site].queries)
 
     def tiles(self, site: int, kept: Kept, step: int = 0) -> tuple[Tiles, ...]:
         """How the call of a step is cut for an item.
@@ -220,13 +249,14 @@ class Setting:
         BudgetError
             If one row does not fit the budget.
         """
-        rows: Sequence[int] = self.load.rows(kept.selection)
+        load = self.load_of(site)
+        rows: Sequence[int] = load.rows(kept.selection)
         if step:
-            rows = range(self.load.prompt + step - 1, self.load.prompt + (step if follows(kept) else step - 1))
-        if not len(rows):
+            rows = range(load.prompt + step - 1, load.prompt + (step if follows(kept) else step - 1))
+        if not len(rows) or step > load.fed:
             return ()
         try:
-            return _cut(self.shapes[site], self.load, step, len(kept.heads[site]), rows, self.on_cpu, self.budget)
+            return _cut(self.shapes[site], load, step, len(kept.heads[site]), rows, self.on_cpu, self.budget)
         except BudgetError as error:
             raise BudgetError(f"{error}\n  at {self.sites[site].label}") from None
 

@@ -1,5 +1,6 @@
 """How much is computed beside the model: estimates, to compare selections by."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import nn
@@ -8,6 +9,7 @@ from attnprobe.fields import DTYPES
 from attnprobe.keep import Kept, TopK, Weights, together
 from attnprobe.planning.load import Geometry, Load, Setting, follows
 from attnprobe.planning.metered import meter, present
+from attnprobe.sites import Stream
 
 SOFTMAX = 5  # operations a weight: largest, difference, exponential, sum, quotient
 MADE = 3  # times that a weight is moved to be made: the product written, read and written by the softmax
@@ -48,7 +50,7 @@ def work(setting: Setting) -> dict[int, Work]:
 
 def _weights(setting: Setting, site: int, kept: Kept) -> int:
     """Weights that are made of a sample, the empty corners of tiles included."""
-    load, shape, heads = setting.load, setting.shapes[site], len(kept.heads[site])
+    load, shape, heads = setting.load_of(site), setting.shapes[site], len(kept.heads[site])
     total = sum(tiles.heads * tiles.weights for tiles in setting.tiles(site, kept))
     if not load.fed or not follows(kept):
         return total
@@ -62,7 +64,7 @@ def _of_a_weight(setting: Setting, site: int, kept: Kept) -> tuple[float, float]
         return 0.0, float(4 + DTYPES[kept.item.dtype])
     if isinstance(kept.item, TopK):
         return float(TOP), 4.0 * TOP
-    cut = setting.tiles(site, kept) or setting.tiles(site, kept, setting.load.fed)
+    cut = setting.tiles(site, kept) or setting.tiles(site, kept, setting.load_of(site).fed)
     if not cut:
         return 0.0, 0.0
     where, cross, sink = setting.sites[site], setting.shapes[site].cross, setting.shapes[site].sink
@@ -70,12 +72,13 @@ def _of_a_weight(setting: Setting, site: int, kept: Kept) -> tuple[float, float]
     return found.operations, found.moved
 
 
-def attention(shapes: tuple[Geometry, ...], load: Load) -> int:
+def attention(shapes: tuple[Geometry, ...], all_streams: Load) -> int:
     """Operations of the model's own attention kernels: both products and the softmax, of what a row can see."""
     total = 0
     for shape in shapes:
+        load = all_streams.of(shape.queries)
         if shape.cross:
-            pairs = load.length * load.source
+            pairs = (load.length - load.start) * load.length_of(shape.keys)
         elif shape.causal:
             pairs = (load.length * (load.length + 1) - load.start * (load.start + 1)) // 2
         else:
@@ -84,13 +87,13 @@ def attention(shapes: tuple[Geometry, ...], load: Load) -> int:
     return total
 
 
-def forward(model: nn.Module, own: int, load: Load) -> int:
+def forward(model: nn.Module, streams: Sequence[Stream], own: int, load: Load) -> int:
     """Operations of the model's forward passes: two a token for every number of its matrices, and attention's `own`."""
-    numbers = {
-        id(parameter): parameter.numel()
-        for module in model.modules()
-        if not isinstance(module, nn.Embedding)
-        for parameter in module.parameters(recurse=False)
-        if parameter.dim() > 1
-    }
-    return 2 * sum(numbers.values()) * load.batch * (load.length - load.start) + own
+    runs: dict[int, int] = {}
+    for key, module in model.named_modules():
+        inside = [stream for stream in streams if stream.key and f"{key}.".startswith(f"{stream.key}.")]
+        at = load.of(max(inside, key=lambda stream: len(stream.key)).name) if inside else load
+        for parameter in module.parameters(recurse=False):
+            if parameter.dim() > 1 and not isinstance(module, nn.Embedding):
+                runs[id(parameter)] = parameter.numel() * (at.length - at.start)
+    return 2 * int(sum(runs.values())) * load.batch + own

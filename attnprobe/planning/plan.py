@@ -78,8 +78,11 @@ class Plan:
     ----------
     model, device
         Class of the model, and where it runs.
-    batch, tokens, generate, source
-        Samples, tokens of each prompt, tokens generated after it, tokens that cross-attention looks at.
+    batch, tokens, generate
+        Samples, tokens of each prompt, tokens generated after it.
+    others, uncounted
+        Lengths of the other sequences that run (an encoder's source, a tower's image); names of those whose length was
+        not told, so that what is kept of them is not counted.
     entries
         One a `keep` item.
     to, budget
@@ -99,7 +102,8 @@ class Plan:
     batch: int
     tokens: int
     generate: int
-    source: int
+    others: dict[str, int]
+    uncounted: tuple[str, ...]
     entries: tuple[Entry, ...]
     to: str | None
     budget: int
@@ -182,8 +186,8 @@ class Plan:
         ]  # fmt: skip
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         samples = "" if self.batch == 1 else f"{self.batch} x "
-        source = f", source of {self.source:,}" if self.source else ""
-        found = [f"{self.model} on {self.device}, {samples}{self._tokens}{source}"]
+        lengths = "".join(f", {name} of {length:,}" for name, length in self.others.items())
+        found = [f"{self.model} on {self.device}, {samples}{self._tokens}{lengths}"]
         for first, *others in rows:
             cells = [cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True)]
             found.append("  ".join([first.ljust(widths[0]), *cells]).rstrip())
@@ -198,6 +202,8 @@ class Plan:
                 of = "" if free is None else f", {format_bytes(free)} free"
                 peak = "" if name == "disk" else " at most, beside the model"
                 found.append(f"{name:<12}{format_bytes(need)}{peak}{of}")
+        if self.uncounted:
+            found.append(f"not counted: {', '.join(self.uncounted)}; how long that is, was not told")
         return found
 
     @property
@@ -217,9 +223,10 @@ class Plan:
 
     def to_dict(self) -> dict[str, Any]:
         """The plan in plain data; sizes in bytes."""
-        plain = ("model", "device", "batch", "tokens", "generate", "source", "to", "budget", "attention", "forward")
+        plain = ("model", "device", "batch", "tokens", "generate", "others", "to", "budget", "attention", "forward")
         return {
             **{name: getattr(self, name) for name in plain},
+            "uncounted": list(self.uncounted),
             "entries": [asdict(entry) for entry in self.entries],
             "nbytes": self.nbytes,
             "operations": self.operations,

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from attnprobe.errors import BudgetError
-from attnprobe.keep import Item, Measures, TopK, resolve
+from attnprobe.keep import Item, Kept, Measures, TopK, resolve
 from attnprobe.planning import free, operations
 from attnprobe.planning.kept import kept_bytes
 from attnprobe.planning.limit import Limit
@@ -40,6 +40,8 @@ class Planner:
         Run directory, or None for memory.
     device
         Where the model will run; None for where it is (for a model on the meta device, the CPU).
+    stream
+        The only sequence whose rows are planned; None for all of them.
 
     Raises
     ------
@@ -55,9 +57,10 @@ class Planner:
         budget: int,
         to: Path | None,
         device: torch.device | None = None,
+        stream: str | None = None,
     ) -> None:
-        self._model, self._anatomy, self._items = model, anatomy, tuple(items)
-        self._kept = tuple(resolve(item, group, anatomy.sites) for group, item in enumerate(items))
+        self._model, self._anatomy, self._items, self._stream = model, anatomy, tuple(items), stream
+        self._kept = tuple(self._resolve(item, group) for group, item in enumerate(items))
         self._shapes = tuple(map(Geometry.of, anatomy.sites, anatomy.modules))
         self._budget, self._to = budget, to
         own = next((p.device for p in anatomy.main.backbone.parameters()), torch.device("cpu"))
@@ -65,6 +68,18 @@ class Planner:
         self._device = torch.device("cpu") if at.type == "meta" else at
         self._unloaded = sum(p.numel() * p.element_size() for p in model.parameters() if p.is_meta)
         self._limit = Limit(anatomy.sites, self._shapes, self._kept, budget, to is None, self._on_cpu)
+
+    def _resolve(self, item: Item, group: int) -> Kept:
+        """An item's heads, at sites of the stream."""
+        kept, sites = resolve(item, group, self._anatomy.sites), self._anatomy.sites
+        here = {n: heads for n, heads in kept.heads.items() if self._stream in (None, sites[n].queries)}
+        return replace(kept, heads=here)
+
+    @property
+    def _named(self) -> set[str]:
+        """Sequences that selected rows or columns are of."""
+        sites = (self._anatomy.sites[number] for kept in self._kept for number in kept.heads)
+        return {name for site in sites for name in (site.queries, site.keys)}
 
     @property
     def _on_cpu(self) -> bool:
@@ -105,23 +120,25 @@ class Planner:
     def _of(self, items: Sequence[Item], *where: Any) -> "Planner":
         """Other items on the same model; with another budget and directory, if they are given."""
         budget, to = where or (self._budget, self._to)
-        return Planner(self._model, self._anatomy, items, budget, to, self._device)
+        return Planner(self._model, self._anatomy, items, budget, to, self._device, self._stream)
 
     def _plan(self, load: Load, generate: int, room: Room) -> Plan:
         setting = self._setting(load)
         kept, cost = kept_bytes(setting), operations.work(setting)
-        entries = tuple(
-            Entry(
-                _words(one.item),
-                len([site for site in one.heads if setting.runs(site)]),
-                sum(len(heads) for site, heads in one.heads.items() if setting.runs(site)),
-                load.kept_rows(one.selection),
-                nbytes,
-                cost[one.group].operations,
-                cost[one.group].moved,
+        entries = []
+        for one, nbytes in zip(self._kept, kept.items, strict=True):
+            run = [site for site in one.heads if setting.runs(site)]
+            entries.append(
+                Entry(
+                    _words(one.item),
+                    len(run),
+                    sum(len(one.heads[site]) for site in run),
+                    max((setting.load_of(site).kept_rows(one.selection) for site in run), default=0),
+                    nbytes,
+                    cost[one.group].operations,
+                    cost[one.group].moved,
+                )
             )
-            for one, nbytes in zip(self._kept, kept.items, strict=True)
-        )
         own = operations.attention(self._shapes, load)
         return Plan(
             model=type(self._model).__name__,
@@ -129,14 +146,15 @@ class Planner:
             batch=load.batch,
             tokens=load.tokens,
             generate=generate,
-            source=load.source,
-            entries=entries,
+            others=dict(load.others),
+            uncounted=tuple(sorted(name for name in self._named if not load.length_of(name))),
+            entries=tuple(entries),
             to=None if self._to is None else str(self._to),
             budget=self._budget,
             need=self._need(setting, sum(kept.items), kept.held),
             free=room,
             attention=own,
-            forward=operations.forward(self._model, own, load),
+            forward=operations.forward(self._model, self._anatomy.streams, own, load),
         )
 
     def _need(self, setting: Setting, nbytes: int, held: int) -> Room:
@@ -148,7 +166,7 @@ class Planner:
             host, device = rows + max(used.states, ends) + used.tiles, None
         else:
             host, device = rows + ends + used.flying, used.states + used.tiles
-        disk = nbytes + HEADER * (1 + nbytes // SIZE) + OF_A_TOKEN * setting.load.batch * setting.load.length
+        disk = nbytes + HEADER * (1 + nbytes // SIZE) + OF_A_TOKEN * setting.load.batch * setting.load.total
         return Room(host, device, None if in_memory else disk)
 
     def _suggest(self, load: Load, generate: int) -> tuple[Suggestion, ...]:

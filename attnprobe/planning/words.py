@@ -1,7 +1,7 @@
 """What a user says that a plan is of."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from operator import index
 from typing import Any
 
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from attnprobe.errors import SelectionError
+from attnprobe.sites import Anatomy
 
 _NUMBER = re.compile(r"(\d[\d_,]*(?:\.\d+)?)\s*([km]?)", re.IGNORECASE)
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20}
@@ -35,6 +36,22 @@ def parse_tokens(tokens: object) -> tuple[int, int | None]:
     if count < 1 or rows == 0:
         raise SelectionError(f'tokens={tokens!r}: write a number, "32k" (32 x 1024), or token ids')
     return count, rows
+
+
+def parse_others(anatomy: Anatomy, others: Mapping[str, object]) -> dict[str, int]:
+    """Lengths of sequences beside the main one, by name.
+
+    Raises
+    ------
+    SelectionError
+        If the model has none of a name, or a length is not one.
+    """
+    there = {stream.name for stream in anatomy.streams} | {site.keys for site in anatomy.sites}
+    names = sorted(there - {anatomy.main.name})
+    for name in others:
+        if name not in names:
+            raise SelectionError(f"the model has no sequence {name!r} beside its tokens; it has {names or 'none'}")
+    return {name: parse_tokens(length)[0] for name, length in others.items()}
 
 
 def parse_device(device: str | torch.device) -> torch.device:

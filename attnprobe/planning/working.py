@@ -49,7 +49,7 @@ def working(setting: Setting, in_memory: bool) -> Working:
     scratch: dict[str, int] = {}
     transient = flying = 0
     for site, group in _calls(setting):
-        for step in {0, setting.load.fed}:
+        for step in {0, setting.load_of(site).fed}:
             cut = setting.tiles(site, group[0], step)
             for tiles in {(one.heads, one.rows, one.columns): one for one in cut}.values():
                 own, held, leaving = _of_tile(setting, site, group, tiles, in_memory)
@@ -60,9 +60,9 @@ def working(setting: Setting, in_memory: bool) -> Working:
     folded = [
         folding(setting, site, kept)
         for kept in setting.kept
-        if isinstance(kept.item, Measures) and setting.load.kept_rows(kept.selection)
+        if isinstance(kept.item, Measures)
         for site in kept.heads
-        if setting.runs(site)
+        if setting.runs(site) and setting.load_of(site).kept_rows(kept.selection)
     ]
     return Working(
         tiles=sum(scratch.values()) + max(transient, *(one.ending for one in folded), 0),
