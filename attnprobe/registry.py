@@ -12,7 +12,7 @@ from attnprobe.errors import UnsupportedCall
 # Attention classes that rescale their output by a learned sink: the weights themselves are a plain softmax.
 RESCALING = {"GraniteSWAAttention", "GraniteMoeSWAAttention"}
 
-Meaning = dict[str, Any]  # of `AttentionCall`: mask, allowed, causal, window
+Meaning = dict[str, Any]  # of `AttentionCall`: mask, allowed, causal, window; cap and sinks where they do not count
 
 
 def _causal(module: Any, extras: Mapping[str, Any]) -> bool:
@@ -21,9 +21,12 @@ def _causal(module: Any, extras: Mapping[str, Any]) -> bool:
 
 
 def _sdpa(module: Any, query: Tensor, mask: Any, extras: Mapping[str, Any]) -> Meaning:
-    """SDPA: without a mask, ``is_causal`` holds for more than one row, upper-left."""
+    """SDPA: without a mask, ``is_causal`` holds for more than one row, upper-left; neither soft cap nor sinks."""
     causal = mask is None and query.shape[2] > 1 and _causal(module, extras)
-    return {"mask": _tensor(mask, "sdpa"), "causal": "upper-left" if causal else "none"}
+    # Older versions of transformers run a model that has these on SDPA without them: then so are the weights.
+    return {
+        "mask": _tensor(mask, "sdpa"), "causal": "upper-left" if causal else "none", "cap": None, "sinks": None,
+    }  # fmt: skip
 
 
 def _eager(module: Any, query: Tensor, mask: Any, extras: Mapping[str, Any]) -> Meaning:
@@ -124,8 +127,10 @@ def registry_call(
         query=query.detach(),
         key=key.detach(),
         scale=query.shape[-1] ** -0.5 if scale is None else float(scale),
-        cap=extras.get("softcap"),
         bias=None if (bias := extras.get("position_bias")) is None else bias.detach(),
-        sinks=None if sinks is None or rescaling else sinks.detach(),
-        **found,
+        **{
+            "cap": extras.get("softcap"),
+            "sinks": None if sinks is None or rescaling else sinks.detach(),
+            **found,
+        },
     )

@@ -136,6 +136,12 @@ def test_flash_attention_means_the_formula(name: str, implementation: str) -> No
     assert want.amax(-1).median() > 0.4, "rows are too flat for this to mean anything"
 
 
+def test_sdpa_has_neither_soft_cap_nor_sinks() -> None:
+    query, key = tensors(rows=9)
+    got = made("sdpa", query, key, softcap=3.0, s_aux=SINKS)
+    assert (got - weights(query, key, torch.ones(9, 9).tril())).abs().max() <= 2e-6
+
+
 @pytest.mark.parametrize("implementation", FLASH)
 def test_a_decoded_row_sees_everything(implementation: str) -> None:
     query, key = tensors(rows=1)

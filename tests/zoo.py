@@ -109,7 +109,9 @@ def randomise(model: nn.Module, gain: float) -> None:
 def twins(cls: Any, config: Any, gain: float) -> tuple[Any, Any]:
     """A model as its class runs it by default, and an eager one with the same weights."""
     pair = []
-    for attention in ({}, {"attn_implementation": "eager"}):
+    eager_only = {"attn_implementation": "eager"}
+    capped = getattr(config.get_text_config(), "attn_logit_softcapping", None)  # older versions' SDPA leaves it out
+    for attention in (eager_only if capped else {}, eager_only):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             pair.append(cls._from_config(copy.deepcopy(config), **attention).float().eval())
