@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from attnprobe.call import attends
 from attnprobe.errors import UnsupportedCall
+from attnprobe.sites import is_pretrained
 
 # Backbones whose ids are no rows of tokens: from the configuration, rows and columns of ids, the real batch and count.
 PECULIAR: dict[str, Callable[[Any, int, int], tuple[int, int]]] = {
@@ -58,7 +59,8 @@ def read_inputs(arguments: Mapping[str, Any], backbone: nn.Module) -> ForwardInp
         If the cache or the mask is of an unknown kind.
     """
     ids, embeds = arguments.get("input_ids"), arguments.get("inputs_embeds")
-    ids = ids if isinstance(ids, Tensor) else _unnamed_ids(arguments)
+    if not isinstance(ids, Tensor):
+        ids = None if is_pretrained(backbone) else _unnamed_ids(arguments)
     batch = count = 0
     if ids is not None:
         ids = ids.detach().reshape(-1, ids.shape[-1])
@@ -93,12 +95,17 @@ def read_inputs(arguments: Mapping[str, Any], backbone: nn.Module) -> ForwardInp
 
 
 def _unnamed_ids(arguments: Mapping[str, Any]) -> Tensor | None:
-    """The one matrix of whole numbers that a model of somebody's own is given, whatever its name."""
-    if any(name in arguments for name in ("inputs_embeds", "attention_mask", "pixel_values", "hidden_states")):
+    """The matrix of whole numbers that a model of somebody's own is given first, whatever its name."""
+    first = next((value for value in arguments.values() if isinstance(value, Tensor)), None)
+    if (
+        first is None
+        or first.dim() != 2
+        or first.dtype == torch.bool
+        or first.is_floating_point()
+        or first.is_complex()
+    ):
         return None
-    matrices = [v for v in arguments.values() if isinstance(v, Tensor) and v.dim() == 2 and v.dtype != torch.bool]
-    whole = [v for v in matrices if not v.is_floating_point() and not v.is_complex()]
-    return whole[0] if len(whole) == 1 else None
+    return first
 
 
 def _text_positions(positions: Tensor, count: int) -> Tensor | None:

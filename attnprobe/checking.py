@@ -13,7 +13,7 @@ from attnprobe.call import AttentionCall, GivenWeights
 from attnprobe.compare import compare
 from attnprobe.engines import Engine
 from attnprobe.errors import UnsupportedCall
-from attnprobe.fidelity import Fidelity, SiteFidelity
+from attnprobe.fidelity import Fidelity, SiteFidelity, largest
 from attnprobe.keep import Kept, Weights
 from attnprobe.lineage import Lineage
 
@@ -84,8 +84,8 @@ class Checks:
         before = self._found.get(site)
         if before is not None and not (reason and before.difference is None):
             told = [d for d in (before.difference, None if reason else difference) if d is not None]
-            difference, reason = max(told, default=None), "" if told else reason
-            row_sum, lost = max(before.row_sum, row_sum), max(before.lost, lost)
+            difference, reason = largest(told), "" if told else reason
+            row_sum, lost = largest([before.row_sum, row_sum]), largest([before.lost, lost])
         elif reason:
             difference = None
         self._found[site] = SiteFidelity(dtype, difference, row_sum, lost, reason)

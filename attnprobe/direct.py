@@ -131,6 +131,13 @@ def layer_call(layer: nn.TransformerEncoderLayer, source: Tensor, masks: Mapping
     )
 
 
+def _drops(module: nn.Module) -> bool:
+    """Whether a module may apply dropout while it trains: by a module, or by a probability that it holds."""
+    held = [getattr(module, name, None) for name in ("dropout", "attention_dropout", "attn_dropout", "dropout_p")]
+    parts = [part.p for part in module.modules() if isinstance(part, nn.Dropout)]
+    return any(isinstance(p, float) and p > 0 for p in (*held, *parts))
+
+
 def given_weights(module: nn.Module, heads: int, output: Any) -> GivenWeights:
     """The weights that a module returned beside its output.
 
@@ -139,7 +146,7 @@ def given_weights(module: nn.Module, heads: int, output: Any) -> GivenWeights:
     UnsupportedCall
         If there are none, or dropout was applied to them.
     """
-    if module.training and any(isinstance(part, nn.Dropout) and part.p > 0 for part in module.modules()):
+    if module.training and _drops(module):
         raise UnsupportedCall(
             "the module returns its weights after dropout, which in training are not the attention; call model.eval()"
         )
@@ -155,7 +162,13 @@ def given_weights(module: nn.Module, heads: int, output: Any) -> GivenWeights:
 
 
 def seen_columns(call: AttentionCall) -> Tensor | None:
-    """Which columns any row attends to, ``[batch, key]``: where no tokens are known, the others are padding."""
+    """Which columns any row attends to, ``[batch, key]``: where no tokens are known, the others are padding.
+
+    None where nothing tells: a mask by which no row sees itself leaves columns unseen that are tokens.
+    """
     if not isinstance(call.mask, Tensor):
         return None
-    return attends(call.mask).flatten(1, 2).any(1)
+    seen = attends(call.mask)
+    if seen.shape[2] == seen.shape[3] > 1 and not bool(seen.diagonal(dim1=2, dim2=3).any()):
+        return None
+    return seen.flatten(1, 2).any(1)

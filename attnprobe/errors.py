@@ -60,3 +60,7 @@ class RunExists(StoreError, FileExistsError):
 
 class CorruptRun(StoreError):
     """A run directory does not hold what its journal says."""
+
+
+class RecordingWarning(UserWarning):
+    """A recording that lacks attention modules, or whose weights may not be those that the kernel used."""

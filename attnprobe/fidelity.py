@@ -2,10 +2,12 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from attnprobe.errors import CorruptRun
 
@@ -48,13 +50,19 @@ class SiteFidelity:
         return (self.difference is None or self.difference <= tolerance) and self.row_sum <= max(tolerance, 1e-4)
 
 
+def largest(values: Sequence[float]) -> Any:
+    """The largest, which is NaN where any is; None of nothing."""
+    return float(np.max(values)) if values else None
+
+
 class Fidelity(dict[str, SiteFidelity]):
     """By the name of each site that ran."""
 
     @property
     def worst(self) -> float | None:
         """The largest difference of all sites; None where it is applicable to none."""
-        return max((one.difference for one in self.values() if one.difference is not None), default=None)
+        found: float | None = largest([one.difference for one in self.values() if one.difference is not None])
+        return found
 
     @property
     def off(self) -> tuple[str, ...]:
@@ -65,8 +73,8 @@ class Fidelity(dict[str, SiteFidelity]):
         """In one line."""
         apart = sum(one.difference is None for one in self.values())
         worst = "not applicable" if self.worst is None else f"largest relative difference {self.worst:.1e}"
-        row_sum = max((one.row_sum for one in self.values()), default=0.0)
-        lost = max((one.lost for one in self.values()), default=0.0)
+        row_sum = largest([one.row_sum for one in self.values()] or [0.0])
+        lost = largest([one.lost for one in self.values()] or [0.0])
         text = f"weights times values against the kernel: {worst}, row sums within {row_sum:.1e} of 1"
         text += f", {lost:.1%} of weights below the smallest number kept" if lost else ""
         return text + (f"; {apart} of {len(self)} sites not applicable" if apart and self.worst is not None else "")

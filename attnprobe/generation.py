@@ -29,6 +29,8 @@ def read_generation(model: Any, arguments: Mapping[str, Any]) -> Generation:
     for name in ("assistant_model", "prompt_lookup_num_tokens", "assistant_early_exit", "custom_generate"):
         if option(name) is not None:
             raise UnsupportedCall(f"{name} takes guessed tokens back, so its attention is not recorded; leave it out")
+    if (option("guidance_scale") or 1) != 1:
+        raise UnsupportedCall("guidance_scale runs a second, unconditional sequence beside each; leave it out")
     static = "static" in str(option("cache_implementation", "")) or getattr(
         arguments.get("past_key_values"), "is_compileable", False
     )

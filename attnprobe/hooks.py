@@ -44,7 +44,7 @@ def watching(model: nn.Module, anatomy: Anatomy, watched: tuple[int, ...], watch
 
 
 def _implementation(module: Any) -> Any:
-    return module.config._attn_implementation
+    return getattr(getattr(module, "config", None), "_attn_implementation", None)
 
 
 @contextmanager
@@ -52,17 +52,36 @@ def _seen_backbone(backbone: nn.Module, stream: int, watcher: Watcher) -> Iterat
     bind = inspect.signature(backbone.forward).bind_partial
 
     def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if module is backbone:  # a deep copy of the model, made inside of the block, has these hooks too
-            _tell_before(watcher, stream, bind, args, kwargs, torch.compiler.is_compiling())
+        _tell_before(watcher, stream, bind, args, kwargs, torch.compiler.is_compiling())
 
     def after(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-        if module is backbone:
-            _tell_after(watcher, stream, output)
+        _tell_after(watcher, stream, output)
 
     with ExitStack() as undo:
-        undo.callback(backbone.register_forward_pre_hook(before, with_kwargs=True).remove)
-        undo.callback(backbone.register_forward_hook(after, with_kwargs=True).remove)
+        undo.callback(backbone.register_forward_pre_hook(_Hook(before), with_kwargs=True).remove)
+        undo.callback(backbone.register_forward_hook(_Hook(after), with_kwargs=True).remove)
         yield
+
+
+class _Hook:
+    """A hook that a copy of the model, deep or pickled, has in name only."""
+
+    def __init__(self, run: Callable[..., None]) -> None:
+        self._run = run
+
+    def __call__(self, *told: Any) -> None:
+        self._run(*told)
+
+    def __reduce__(self) -> Any:
+        return _no_hook, ()
+
+
+def _no_hook() -> Callable[..., None]:
+    return _nothing
+
+
+def _nothing(*_: Any) -> None:
+    """What the hook of a copy does."""
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]

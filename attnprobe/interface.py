@@ -79,13 +79,14 @@ def _tell_output(module: nn.Module, value: Tensor, output: Any, kw: dict[str, An
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _eager_of(cls: type) -> Callable[..., Any]:
-    """The eager function that an attention class names in its forward: what it would have run without us."""
+    """The eager function that an attention class names in its methods: what it would have run without us."""
     for base in cls.__mro__:
-        forward = inspect.unwrap(vars(base)["forward"]) if "forward" in vars(base) else None
-        code = getattr(forward, "__code__", None)
-        names = [n for n in code.co_names if "eager" in n and "attention" in n] if code is not None else []
-        if len(names) == 1 and callable(function := forward.__globals__.get(names[0])):  # type: ignore[union-attr]
-            return cast(Callable[..., Any], function)
+        methods = [inspect.unwrap(one) for one in vars(base).values() if inspect.isfunction(one)]
+        methods.sort(key=lambda method: method.__name__ != "forward")  # the one that runs comes first
+        for method in methods:
+            names = [name for name in method.__code__.co_names if "eager" in name and "attention" in name]
+            if len(names) == 1 and callable(function := method.__globals__.get(names[0])):
+                return cast(Callable[..., Any], function)
     raise UnsupportedModel(
         f"{cls.__name__} runs eager attention in an unknown way while a model on eager attention is recorded; "
         'load the recorded model with attn_implementation="sdpa"'

@@ -22,7 +22,7 @@ from attnprobe.generation import read_generation
 from attnprobe.keep import Kept, together
 from attnprobe.keepers import make_keeper
 from attnprobe.lineage import Forward, Lineage
-from attnprobe.place import align
+from attnprobe.place import align, refuse_wider
 from attnprobe.routes import REGISTRY, SDPA, calls_of
 from attnprobe.samples import MAIN, Growing
 from attnprobe.scratch import Scratch
@@ -212,6 +212,8 @@ class Observer:
         if turn >= len(sites):
             raise UnsupportedCall(f"the attention module ran {turn + 1} times in one forward pass, not {len(sites)}")
         where = self._anatomy.sites[sites[turn]]
+        if where.queries == where.keys and own.inputs.cache is None and not forward.start:
+            refuse_wider(call, forward)
         self._tile(sites[turn], forward, align(call, where, forward))
 
     def _tile(self, site: int, forward: Forward, call: Any) -> None:

@@ -51,6 +51,22 @@ def align(call: AttentionCall | GivenWeights, site: Site, forward: Forward) -> A
     return call
 
 
+def refuse_wider(call: AttentionCall | GivenWeights, forward: Forward) -> None:
+    """Refuse a call of a sequence on itself that has columns of something else, where there is no cache.
+
+    Raises
+    ------
+    UnsupportedCall
+        If there are more columns than tokens.
+    """
+    if call.keys > forward.count:
+        raise UnsupportedCall(
+            f"the call has {call.keys} columns for {forward.count} tokens and no cache: keys that are no tokens (a "
+            "memory, a prefix) have no place in a map; if it is cross-attention, call the module something with "
+            '"cross" in it'
+        )
+
+
 def _know_source(call: AttentionCall | GivenWeights, site: Site, forward: Forward) -> None:
     """Where nobody told of the other sequence, it is what the call has, less the columns that no row sees."""
     unknown = [sample for sample in forward.lineage.samples if not len(sample.sequence(site.keys).place)]

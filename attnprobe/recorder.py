@@ -1,5 +1,6 @@
 """The recorder: opens and closes a recording. What happens in between is the observer's."""
 
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -10,7 +11,7 @@ from torch import nn
 
 from attnprobe.arguments import ForwardInputs
 from attnprobe.engines import ENGINES, get_engine
-from attnprobe.errors import AttnprobeError, NotKept, SelectionError, UnsupportedModel
+from attnprobe.errors import AttnprobeError, NotKept, RecordingWarning, SelectionError, UnsupportedModel
 from attnprobe.fidelity import Fidelity
 from attnprobe.fields import Site
 from attnprobe.hooks import watching
@@ -20,7 +21,7 @@ from attnprobe.observer import Observer
 from attnprobe.planning import Load, Planner
 from attnprobe.provenance import describe_model, make_manifest
 from attnprobe.registry import meaning_of, unknown
-from attnprobe.routes import REGISTRY
+from attnprobe.routes import NO_SOFTMAX, REGISTRY
 from attnprobe.run import Run, open_run
 from attnprobe.sites import Anatomy, compiled_parts, find_sites
 from attnprobe.sizes import parse_bytes
@@ -36,6 +37,8 @@ class Recorder:
     ----------
     sites
         The selected attention modules.
+    refused
+        Names of attention modules that are not recorded, whatever is selected, and why.
     """
 
     def __init__(
@@ -58,6 +61,7 @@ class Recorder:
         self._watched = tuple(sorted({number for kept in self._kept for number in kept.heads}))
         _refuse(model, self._anatomy, self._watched)
         self.sites: tuple[Site, ...] = tuple(self._anatomy.sites[number] for number in self._watched)
+        self.refused = dict(self._anatomy.refused)
         self._engine = get_engine(engine)
         self._budget = parse_bytes(budget)
         self._to, self._overwrite, self._text = to, overwrite, text
@@ -104,6 +108,10 @@ class Recorder:
                 self._undo = unwatch.pop_all()
             self._state = "open"
             undo.pop_all()
+        lacking = [f"{key} is a {reason}" for key, reason in self.refused.items() if not reason.endswith(NO_SOFTMAX)]
+        if lacking:
+            more = f", and {len(lacking) - 1} more, see Recorder.refused" if len(lacking) > 1 else ""
+            warnings.warn(f"not recorded: {lacking[0]}{more}", RecordingWarning, stacklevel=2)
         return self
 
     def __exit__(
@@ -120,12 +128,22 @@ class Recorder:
             if error is None:
                 self._observer.check_seen()
                 failed = False
+                self._warn_of_infidelity()
         except Exception as late:
             if error is None:
                 raise
             error.add_note(f"attnprobe, while closing the recording: {late}")
         finally:
             self._settle(failed)
+
+    def _warn_of_infidelity(self) -> None:
+        for key in self.fidelity.off[:1]:
+            warnings.warn(
+                f"the recorded weights may not be those that the kernel used, at {len(self.fidelity.off)} sites; "
+                f"{key}: {self.fidelity[key]}",
+                RecordingWarning,
+                stacklevel=3,
+            )
 
     def _settle(self, failed: bool) -> None:
         """Tidy the directory once the store is closed: an empty failure goes, and so does a run that was replaced."""
@@ -201,4 +219,4 @@ def _refuse(model: nn.Module, anatomy: Anatomy, watched: Sequence[int]) -> None:
 
 
 def _implementation(module: Any) -> str:
-    return str(module.config._attn_implementation)
+    return str(getattr(getattr(module, "config", None), "_attn_implementation", None))

@@ -2,10 +2,11 @@
 
 import inspect
 from collections.abc import Iterator
-from functools import cache
+from functools import lru_cache
 from types import CodeType
 from typing import Any
 
+import torch.nn.functional as F
 from torch import nn
 
 REGISTRY = "registry"  # transformers' attention functions, whatever the backend
@@ -18,24 +19,32 @@ RETURNED = "returned"  # builds its weights and returns them
 RETURNING = {
     "BigBirdSelfAttention",
     "BigBirdPegasusSelfAttention",
+    "BlipAttention",
+    "BlipTextSelfAttention",
     "BloomAttention",
     "CodeGenAttention",
     "ConvBertSelfAttention",
     "DisentangledSelfAttention",
+    "FlavaSelfAttention",
     "GPTJAttention",
     "GPTNeoSelfAttention",
     "GPTNeoXJapaneseAttention",
     "GitSelfAttention",
+    "GroupViTAttention",
     "IBertSelfAttention",
     "LEDDecoderAttention",
     "MPNetSelfAttention",
+    "MgpstrAttention",
     "MegatronBertSelfAttention",
     "MptAttention",
     "MvpAttention",
     "RemBertSelfAttention",
     "RoFormerSelfAttention",
+    "SpeechT5Attention",
     "TapasSelfAttention",
     "TrOCRAttention",
+    "VisualBertSelfAttention",
+    "VitsAttention",
     "XGLMAttention",
     "ImageGPTAttention",
 }
@@ -49,7 +58,7 @@ RETURNING_IN = {
     ("modeling_flaubert", "MultiHeadAttention"),
 }
 
-_LINEAR = "it is no softmax attention: there are no weights to record"
+NO_SOFTMAX = "it is no softmax attention: there are no weights to record"
 _SPARSE = "its weights are of a block-sparse pattern of its own, and not [head, query, key]"
 _WINDOWS = "it attends within windows or between stages of an image: its rows and columns are not the image's tokens"
 REFUSED = {
@@ -78,13 +87,13 @@ REFUSED = {
     "ProphetNetAttention": "what it returns is no softmax map",
     "XLNetRelativeAttention": "it returns weights of two streams, and their axes are not [batch, head, query, key]",
     "PerceiverSelfAttention": "its queries are latents of its own, and no tokens",
-    "MiniMaxLightningAttention": _LINEAR,
-    "RwkvSelfAttention": _LINEAR,
-    "MobileViTV2LinearSelfAttention": _LINEAR,
+    "MiniMaxLightningAttention": NO_SOFTMAX,
+    "RwkvSelfAttention": NO_SOFTMAX,
+    "MobileViTV2LinearSelfAttention": NO_SOFTMAX,
     "NystromformerSelfAttention": "it approximates softmax attention, and never has the weights",
     "YosoSelfAttention": "it approximates softmax attention, and never has the weights",
     "MraSelfAttention": "it approximates softmax attention, and never has the weights",
-    "FNetBasicFourierTransform": _LINEAR,
+    "FNetBasicFourierTransform": NO_SOFTMAX,
     "BigBirdBlockSparseAttention": _SPARSE,
     "BigBirdPegasusBlockSparseAttention": _SPARSE,
     "LongformerSelfAttention": _SPARSE,
@@ -108,7 +117,7 @@ REFUSED = {
 def route_of(module: nn.Module) -> str | None:
     """The route of an attention module; None for modules of other kinds."""
     cls: Any = type(module)
-    return _route(cls)
+    return _route(cls, _forward(cls))
 
 
 def calls_of(module: nn.Module) -> int:
@@ -121,6 +130,8 @@ def refusal(module: nn.Module) -> str | None:
     for cls in type(module).__mro__:
         if cls.__name__ in REFUSED:
             return REFUSED[cls.__name__]
+    if isinstance(module, nn.MultiheadAttention) and route_of(module) is None:
+        return "its forward is not that of nn.MultiheadAttention, so what it projects is not known"
     config: Any = getattr(module, "config", None)
     if getattr(module, "reorder_and_upcast_attn", False) and getattr(config, "_attn_implementation", "") == "eager":
         return (
@@ -130,11 +141,17 @@ def refusal(module: nn.Module) -> str | None:
     return None
 
 
-@cache
-def _route(cls: type) -> str | None:
-    if issubclass(cls, nn.MultiheadAttention):
+def _forward(cls: type) -> Any:
+    """The function that runs a module of a class."""
+    own = next((vars(base)["forward"] for base in cls.__mro__ if "forward" in vars(base)), None)
+    return None if own is None else inspect.unwrap(own)
+
+
+@lru_cache(maxsize=4096)
+def _route(cls: type, forward: Any) -> str | None:
+    if forward is nn.MultiheadAttention.forward:
         return MULTIHEAD
-    names = set(_names(cls))
+    names = set(_names(cls, forward))
     if "ALL_ATTENTION_FUNCTIONS" in names:
         return REGISTRY
     if any(
@@ -146,12 +163,29 @@ def _route(cls: type) -> str | None:
     return None
 
 
-def _names(cls: type) -> Iterator[str]:
-    """Names that the forward of a class uses."""
-    base = next((base for base in cls.__mro__ if "forward" in vars(base)), None)
-    code = getattr(inspect.unwrap(vars(base)["forward"]), "__code__", None) if base is not None else None
-    open_ = [code] if code is not None else []
-    while open_:
-        code = open_.pop()
-        yield from code.co_names
-        open_ += [inner for inner in code.co_consts if isinstance(inner, CodeType)]
+def _names(cls: type, forward: Any) -> Iterator[str]:
+    """Names that the forward of a class uses; of a user's own class, those of its methods and functions too.
+
+    A function that was imported under another name goes by its own.
+    """
+    own = not cls.__module__.startswith(("transformers.", "torch."))
+    functions: list[Any] = [forward]
+    seen: set[CodeType] = set()
+    while functions:
+        function = functions.pop()
+        code, there = getattr(function, "__code__", None), getattr(function, "__globals__", {})
+        if code is None or code in seen:
+            continue
+        seen.add(code)
+        for name in _used(code):
+            found = there.get(name)
+            yield "scaled_dot_product_attention" if found is F.scaled_dot_product_attention else name
+            if own:
+                functions += [f for f in (vars(cls).get(name), found) if getattr(f, "__module__", 0) == cls.__module__]
+
+
+def _used(code: CodeType) -> Iterator[str]:
+    yield from code.co_names
+    for inner in code.co_consts:
+        if isinstance(inner, CodeType):
+            yield from _used(inner)

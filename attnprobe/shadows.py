@@ -4,6 +4,7 @@ Attention that goes past transformers' registry is seen by its module's own `for
 paths of torch's modules, and a shadowed method does not.
 """
 
+import copy
 import functools
 import inspect
 from collections.abc import Callable, Iterator
@@ -39,6 +40,14 @@ class _Generate:
             for watcher in tuple(_generators.get(id(self.model), ())):
                 stack.enter_context(watcher.generation(self.model, arguments))
             return self.inner(*args, **kwargs)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        """A copy of the model has its own."""
+        return copy.deepcopy(self.inner, memo)
+
+    def __reduce__(self) -> Any:
+        """And so does a pickled one."""
+        return self.inner.__reduce__()
 
 
 @contextmanager
@@ -79,8 +88,16 @@ class _Forward:
         functools.update_wrapper(self, self.inner)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the module's own `forward`, seen."""
-        return self.run(*args, **kwargs)
+        """Run the module's own `forward`, seen while somebody records."""
+        return self.run(*args, **kwargs) if self.users else self.inner(*args, **kwargs)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        """A copy of the model runs its own."""
+        return copy.deepcopy(self.inner, memo)
+
+    def __reduce__(self) -> Any:
+        """And so does a pickled one."""
+        return self.inner.__reduce__()
 
 
 class _SeenSDPA(TorchFunctionMode):

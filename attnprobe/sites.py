@@ -28,10 +28,11 @@ CROSS = re.compile(
     r"cross|encoder_?attn|enc_?dec|encoder_?decoder_?attention|encoder_attention|multihead_attn$", re.IGNORECASE
 )
 MAIN, SOURCE, IMAGE, AUDIO = "main", "source", "image", "audio"
+ATTENTION = re.compile(r"(Attention|Attn)$")
 POOLING = re.compile(r"PoolingHead|Pooler$|Resampler")
 # Modules that run several times in a forward pass: how often, by the configuration and the name.
 REPEATS: dict[str, Callable[[Any, str], int]] = {
-    "AlbertAttention": lambda config, key: config.num_hidden_layers,
+    "AlbertAttention": lambda config, key: _albert_layers(config, int(re.findall(r"\d+", key)[0])),
     "HrmTextAttention": lambda config, key: config.H_cycles * (config.L_cycles if "L_module" in key else 1),
 }
 
@@ -107,6 +108,7 @@ def find_sites(model: nn.Module) -> Anatomy:
             refused.append((key, f"{type(module).__name__}: {reason}"))
         elif route is not None:
             found.append((key, module, route))
+    refused += _unknown(model, [key.partition("@")[0] for key in (*(key for key, _, _ in found), *dict(refused))])
     if not found:
         raise UnsupportedModel(_nothing(model, refused))
     ancestors = dict(model.named_modules())
@@ -114,7 +116,7 @@ def find_sites(model: nn.Module) -> Anatomy:
     keys = []
     halves = _halves(model)
     for key, _, _ in found:
-        keys.append(next((k for k in _above(key) if _is_pretrained(ancestors[k]) or id(ancestors[k]) in halves), ""))
+        keys.append(next((k for k in _above(key) if is_pretrained(ancestors[k]) or id(ancestors[k]) in halves), ""))
         backbones.setdefault(keys[-1], ancestors[keys[-1]])
     streams = _streams(model, backbones)
     stream_of = tuple(list(backbones).index(key) for key in keys)
@@ -134,6 +136,15 @@ def find_sites(model: nn.Module) -> Anatomy:
 def _parent(key: str, model: nn.Module) -> str:
     """Class name of the module around one."""
     return type(model.get_submodule(key.partition("@")[0].rpartition(".")[0])).__name__ if "." in key else ""
+
+
+def _unknown(model: nn.Module, known: list[str]) -> Iterator[tuple[str, str]]:
+    """Modules whose class is called an attention, that have no part that is, and are nothing that is known."""
+    named = {key: module for key, module in model.named_modules() if ATTENTION.search(type(module).__name__)}
+    around = {outer for key in (*known, *named) for outer in (*_above(key), "")}
+    for key, module in named.items():
+        if key not in around and key not in known and not any(f"{key}.".startswith(f"{one}.") for one in known):
+            yield key, f"{type(module).__name__}: how it computes attention is not known"
 
 
 def _nothing(model: nn.Module, refused: list[tuple[str, str]]) -> str:
@@ -162,6 +173,12 @@ def _runs(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
                 yield f"{key}@{number}", module
 
 
+def _albert_layers(config: Any, group: int) -> int:
+    """How many layers a group of shared weights is, as AlbertTransformer deals them out."""
+    layers, groups = config.num_hidden_layers, config.num_hidden_groups
+    return [int(layer / (layers / groups)) for layer in range(layers)].count(group)
+
+
 def _above(key: str) -> Iterator[str]:
     """Names of the modules around one, from the inside."""
     while key:
@@ -169,7 +186,8 @@ def _above(key: str) -> Iterator[str]:
         yield key
 
 
-def _is_pretrained(module: nn.Module) -> bool:
+def is_pretrained(module: nn.Module) -> bool:
+    """Whether a module is a model of transformers."""
     return any(cls.__name__ == "PreTrainedModel" for cls in type(module).__mro__)
 
 

@@ -96,9 +96,9 @@ class Tracker:
             lineage.print = caching.fingerprint(cache)
 
     def of_output(self, output: Any, batch: int, slots: int) -> Lineage | None:
-        """The open lineage of an encoder's output; of another tensor, the last one of its size: it was projected."""
+        """The open lineage of an encoder's output; of another tensor, the only one of its size: it was projected."""
         alike = [one for one in self._lineages if (len(one.samples), one.slots) == (batch, slots) and not one.taken]
-        return self._of(output) or next(reversed(alike), None)
+        return self._of(output) or (alike[0] if len(alike) == 1 else None)
 
     def _of(self, cache: Any) -> Lineage | None:
         for lineage in self._lineages:

@@ -11,7 +11,7 @@ from transformers import GPTJConfig, GPTJForCausalLM
 
 import attnprobe as ap
 import attnprobe.interface
-from attnprobe.fidelity import FILE
+from attnprobe.fidelity import FILE, Fidelity, SiteFidelity, largest
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def test_weights_that_are_not_the_kernels_are_named(
         return replace(call, **change) if module is model.transformer.h[1].attn else call
 
     monkeypatch.setattr("attnprobe.interface.registry_call", altered)
-    with ap.record(model) as rec:
+    with pytest.warns(ap.RecordingWarning, match="transformer.h.1.attn"), ap.record(model) as rec:
         model(models.ids(1, 12), use_cache=False)
     assert rec.fidelity.off == ("transformer.h.1.attn",)
 
@@ -82,3 +82,12 @@ def test_a_file_that_makes_no_sense_is_refused(model: Any, text: str, tmp_path: 
     (tmp_path / "run" / FILE).write_text(text)
     with pytest.raises(ap.CorruptRun, match=r"fidelity\.json makes no sense"):
         ap.open(tmp_path / "run")
+
+
+def test_a_difference_that_is_no_number_stays() -> None:
+    found = Fidelity(
+        {"a": SiteFidelity("float32", float("nan"), 0.0, 0.0), "b": SiteFidelity("float32", 1e-7, 0.0, 0.0)}
+    )
+    assert found.worst != found.worst and found.off == ("a",)
+    for numbers in ([1e-7, float("nan")], [float("nan"), 1e-7]):
+        assert largest(numbers) != largest(numbers)

@@ -1,5 +1,6 @@
 """Attention outside of transformers' registry: each way is exact, and nothing of it is left behind."""
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -9,8 +10,10 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+import transformers
 from route_checks import HEADS, WIDTH, assert_weights, peaked, recorded, untouched
 from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention as fused
 from transformers import (
     BloomConfig,
     BloomForCausalLM,
@@ -80,6 +83,89 @@ def test_a_module_of_ones_own_that_calls_sdpa(tokens: bool) -> None:
             assert_weights(run.sample(b), f"blocks.{layer}", want[b])
 
 
+class Indirect(OwnAttention):
+    """Calls SDPA by another name, in another method."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.attend(x)
+
+    def attend(self, x: Tensor) -> Tensor:
+        q, k, v = (part.unflatten(-1, (HEADS, -1)).transpose(1, 2) for part in self.qkv(x).chunk(3, -1))
+        return self.out(fused(q, k, v, is_causal=self.causal).transpose(1, 2).flatten(2))
+
+
+@torch.no_grad()
+def test_sdpa_by_another_name_in_another_method_is_found() -> None:
+    model = OwnModel(tokens=True)
+    model.blocks[1] = Indirect(causal=True)
+    x = models.ids(1, 9)
+    run, _ = recorded(peaked(model), x)
+    for layer, want in enumerate(own_formula(model, x)):
+        assert_weights(run.sample(0), layer, want[0])
+
+
+class Prefixed(OwnAttention):
+    """Has keys that are no tokens."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        more = torch.cat([torch.ones(len(x), 2, WIDTH), x], 1)
+        q, k, v = (part.unflatten(-1, (HEADS, -1)).transpose(1, 2) for part in self.qkv(more).chunk(3, -1))
+        return self.out(F.scaled_dot_product_attention(q[:, :, 2:], k, v).transpose(1, 2).flatten(2))
+
+
+@pytest.mark.parametrize("queries", ["all", "0", ":4"])
+def test_keys_that_are_no_tokens_are_refused_whatever_rows_are_kept(queries: str) -> None:
+    model = Prefixed(causal=False)
+    with untouched(model), pytest.raises(ap.UnsupportedCall, match="no place in a map"):
+        with ap.record(model, queries=queries):
+            model(torch.randn(1, 8, WIDTH))
+
+
+class Strict(OwnAttention):
+    """Sees what was before a token, and not itself."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = (part.unflatten(-1, (HEADS, -1)).transpose(1, 2) for part in self.qkv(x).chunk(3, -1))
+        mask = torch.ones(x.shape[1], x.shape[1]).tril(-1).bool()
+        mask[0, 1] = True  # or the first row would be empty
+        return self.out(F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2))
+
+
+@torch.no_grad()
+def test_a_token_that_no_row_sees_is_no_padding_where_no_row_sees_itself() -> None:
+    run, _ = recorded(peaked(Strict(causal=False)), torch.randn(1, 8, WIDTH))
+    assert run.sample(0)[0, 0].numpy().shape == (8, 8)
+
+
+class Targets(OwnModel):
+    def forward(self, x: Tensor, targets: Tensor | None = None) -> Tensor:
+        return super().forward(x)
+
+
+@pytest.mark.parametrize("tokens", [True, False])
+@torch.no_grad()
+def test_ids_are_what_comes_first_and_not_the_targets(tokens: bool) -> None:
+    ids, targets = models.ids(1, 9), models.ids(1, 9, seed=3)
+    run, _ = recorded(peaked(Targets(tokens)), ids if tokens else torch.randn(1, 9, WIDTH), targets)
+    found = run.samples[0].sequences["main"].ids
+    assert found.tolist() == ids[0].tolist() if tokens else found is None
+
+
+def test_what_is_called_attention_and_not_known_is_named() -> None:
+    class HandmadeAttention(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.softmax(x @ x.transpose(-1, -2), -1) @ x
+
+    model = OwnModel(tokens=False)
+    model.extra = HandmadeAttention()
+    with pytest.warns(ap.RecordingWarning, match="extra is a HandmadeAttention: how it computes"):
+        with ap.record(model) as rec:
+            model(torch.randn(1, 5, WIDTH))
+    assert list(rec.refused) == ["extra"]
+    with pytest.raises(ap.UnsupportedModel, match="HandmadeAttention: how it computes attention is not known"):
+        ap.record(nn.Sequential(HandmadeAttention()))
+
+
 # --- weights that a module returns -------------------------------------------------------------------------------
 
 
@@ -100,6 +186,63 @@ def test_returned_weights_are_those_of_output_attentions(make: Callable[[], Any]
     want = model(**batch, output_attentions=True).attentions
     checks.assert_same(run, want, batch["attention_mask"])
     assert np.array_equal(run.sample(0)[1, 2].numpy(), want[1][0, 2].numpy())
+
+
+def sharp(model: nn.Module) -> Any:
+    """Larger projections to queries and keys than `peaked` makes."""
+    for name, value in peaked(model).named_parameters():
+        if any(part in name for part in ("query", "key", "q_proj", "k_proj", "qkv")) and value.dim() > 1:
+            value.data *= 3
+    return model
+
+
+PART = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+IMAGE = {"image_size": 32, "patch_size": 8}
+WORDS = {"vocab_size": 96, "pad_token_id": 0}
+
+
+@pytest.mark.parametrize(("cls", "settings", "of"), [
+    ("BlipVision", PART | IMAGE, "pixel_values"),
+    ("FlavaText", PART | WORDS, "input_ids"),
+    ("FlavaImage", PART | IMAGE, "pixel_values"),
+    ("GroupViTText", PART | WORDS, "input_ids"),
+    ("Mgpstr", {**PART, "image_size": [32, 32]}, "pixel_values"),
+    ("VisualBert", PART | WORDS | {"visual_embedding_dim": 32}, "input_ids"),
+])  # fmt: skip
+@torch.no_grad()
+def test_families_beside_the_sweep_that_return_their_weights(cls: str, settings: dict[str, Any], of: str) -> None:
+    config = getattr(transformers, f"{cls}Config")(**settings)
+    model = sharp(getattr(transformers, f"{cls}Model")(config))
+    inputs = {of: models.ids(1, 9) if of == "input_ids" else torch.randn(1, 3, 32, 32)}
+    model(**inputs, output_attentions=True)  # transformers puts hooks of its own there, the first time
+    run, output = recorded(model, **inputs, output_attentions=True)
+    assert {site.route for site in run.sites} == {"returned"} and len(run.sites) == 2
+    for layer in range(2):
+        assert_weights(run.sample(0), layer, output.attentions[layer][0])
+
+
+@pytest.mark.parametrize("groups", [1, 2, 4])
+@torch.no_grad()
+def test_albert_has_a_layer_for_each_run_of_a_group(groups: int) -> None:
+    config = {**PART, **WORDS, "num_hidden_layers": 4, "num_hidden_groups": groups, "embedding_size": 16}
+    pair = [
+        sharp(transformers.AlbertModel._from_config(transformers.AlbertConfig(**config), attn_implementation=one))
+        for one in ("sdpa", "eager")
+    ]
+    tokens = models.ids(1, 9)
+    run, _ = recorded(pair[0], tokens)
+    for layer, want in enumerate(pair[1](tokens, output_attentions=True).attentions):
+        assert_weights(run.sample(0), layer, want[0])
+
+
+@pytest.mark.parametrize("p", [0.3, 0.0])
+def test_weights_after_functional_dropout_are_refused(p: float) -> None:
+    sizes = {"emb_dim": 32, "n_layers": 2, "n_heads": 4, "n_words": 96, "max_position_embeddings": 32}
+    model = peaked(transformers.XLMModel(transformers.XLMConfig(**sizes, dropout=0.0, attention_dropout=p))).train()
+    with contextlib.ExitStack() as stack:
+        if p:
+            stack.enter_context(pytest.raises(ap.UnsupportedCall, match="after dropout"))
+        recorded(model, models.ids(1, 8), output_attentions=True)
 
 
 def test_returned_weights_are_refused_after_dropout() -> None:

@@ -187,13 +187,31 @@ def test_multihead_attention_with_keys_of_its_own_is_refused_by_name(adds: str) 
         module(x, x, x)
 
 
+class Turned(nn.MultiheadAttention):
+    """Gives its parent other tensors than it was given."""
+
+    def forward(self, query: Tensor, key: Tensor, value: Tensor, **options: Any) -> Any:
+        return super().forward(query * 2, key.flip(-1), value, **options)
+
+
+class OfOne(nn.MultiheadAttention):
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        return super().forward(x, x, x)[0]
+
+
+@pytest.mark.parametrize("cls", [Turned, OfOne])
+def test_a_multihead_attention_with_a_forward_of_its_own_is_refused(cls: type) -> None:
+    with pytest.raises(ap.UnsupportedModel, match="its forward is not that of nn.MultiheadAttention"):
+        ap.record(nn.Sequential(cls(WIDTH, HEADS)))
+
+
 @pytest.mark.parametrize("keys", [7, 11])
 @torch.no_grad()
 def test_keys_of_another_sequence_are_not_taken_for_ones_own(keys: int) -> None:
     random = torch.Generator().manual_seed(4)
     module = peaked(nn.MultiheadAttention(WIDTH, HEADS, batch_first=True))
     query, memory = torch.randn(1, 9, WIDTH, generator=random), torch.randn(1, keys, WIDTH, generator=random)
-    with pytest.raises(ap.UnsupportedCall, match="looks at another sequence|padding or unused"), ap.record(module):
+    with pytest.raises(ap.UnsupportedCall, match="looks at another sequence|no place in a map"), ap.record(module):
         module(query, memory, memory)
 
 

@@ -17,6 +17,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, AttentionInterface
+from transformers.models.llama.modeling_llama import eager_attention_forward
 
 import attnprobe as ap
 from attnprobe import interface, shadows, watchers
@@ -418,3 +419,29 @@ def test_a_block_that_was_paused_throughout_is_no_error(model: Any) -> None:
     with torch.no_grad(), ap.record(model) as rec, rec.paused():
         model(models.ids(1, 5))
     assert len(rec.run.samples) == 0
+
+
+class ByHelper(torch.nn.Module):
+    """Takes its attention function in a method that forward calls."""
+
+    def __init__(self, config: Any) -> None:
+        super().__init__()
+        self.config, self.num_key_value_groups = config, 1
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.attend(x)
+
+    def attend(self, x: torch.Tensor) -> torch.Tensor:
+        function = ALL_ATTENTION_FUNCTIONS.get_interface("eager", eager_attention_forward)
+        mixed: torch.Tensor = function(self, x, x, x, None, scaling=1.0, dropout=0.0)[0]
+        return mixed
+
+
+@torch.no_grad()
+def test_another_model_on_eager_attention_runs_as_before() -> None:
+    model, x = models.gpt2(attention="eager"), torch.randn(1, 2, 5, 8)
+    other = ByHelper(model.config).eval()
+    bare = other(x)
+    with ap.record(model):
+        model(models.ids(1, 5))
+        assert torch.equal(other(x), bare)

@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import pickle
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -15,6 +16,8 @@ from route_checks import recorded, untouched
 from transformers import (
     Gemma3ForCausalLM,
     Gemma3TextConfig,
+    GPTJConfig,
+    GPTJForCausalLM,
     MistralConfig,
     MistralForCausalLM,
     T5Config,
@@ -243,7 +246,24 @@ def test_a_copy_and_a_closed_recording_run_as_before() -> None:
     model, tokens = mistral(), models.ids(1, 7)
     with torch.no_grad(), ap.record(model) as rec:
         other = copy.deepcopy(model)
-        model(tokens)
-        with contextlib.suppress(ap.AttnprobeError):
-            other(tokens)
+        saved = pickle.loads(pickle.dumps(model))
+        want = model(tokens).logits
+        for copied in (other, saved):
+            with contextlib.suppress(ap.AttnprobeError):
+                copied(tokens)
     assert len(rec.run.samples) == 1
+    for copied in (other, saved):  # and they live on
+        assert torch.equal(copied(tokens).logits, want)
+        assert torch.equal(copied.generate(tokens, max_new_tokens=2), model.generate(tokens, max_new_tokens=2))
+        assert torch.equal(pickle.loads(pickle.dumps(copied))(tokens).logits, want)
+
+
+def test_a_wrapper_around_a_recorded_forward_outlives_the_recording() -> None:
+    model = GPTJForCausalLM(GPTJConfig(n_embd=32, n_layer=1, n_head=4, rotary_dim=4, vocab_size=96, n_positions=32))
+    attention, tokens = model.transformer.h[0].attn, models.ids(1, 7)
+    with torch.no_grad(), ap.record(model) as rec:
+        model(tokens)
+        kept = attention.forward
+        attention.forward = lambda *given, **named: kept(*given, **named)
+    assert len(rec.run.samples) == 1 and not kept.users  # type: ignore[attr-defined]
+    model(tokens)

@@ -3,6 +3,7 @@
 import os
 import sys
 import time
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from attnprobe.cli.models import Named, pick_device
 from attnprobe.cli.output import Output
 from attnprobe.cli.output import command as shared
 from attnprobe.cli.progress import Streamer, bytes_on_disk, recording
-from attnprobe.errors import RunExists, SelectionError, StoreError
+from attnprobe.errors import RecordingWarning, RunExists, SelectionError, StoreError
 from attnprobe.sizes import format_bytes, parse_bytes
 
 if TYPE_CHECKING:  # it needs torch, which takes seconds to import
@@ -81,7 +82,9 @@ def command(
 
     recorder = record(loaded, named.tokenizer, to=run, keep=keep, budget=budget, overwrite=overwrite, text=not no_text)
     began = time.perf_counter()
-    _run(out, loaded, ids, recorder, run, generate)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RecordingWarning)  # it is said below
+        _run(out, loaded, ids, recorder, run, generate)
     seconds = time.perf_counter() - began
 
     found = recorder.run
@@ -90,6 +93,8 @@ def command(
     out.note(f"recorded {size['tokens']:,} tokens in {seconds:.1f} s: {rate:,.0f} tokens/s, {written} on disk")
     fidelity = recorder.fidelity
     out.note(str(fidelity))
+    for key, reason in recorder.refused.items():
+        out.note(f"not recorded: {key} is a {reason}")
     for key in fidelity.off:
         out.note(f"warning: {key}: the recorded weights may not be those that the kernel used: {fidelity[key]}")
     told = {"worst": fidelity.worst, "off": list(fidelity.off)}
