@@ -39,13 +39,16 @@ class ForwardInputs:
         """What `Forward.land` needs, on its device: ids, 2D mask, diagonal of a 4D mask, positions, source mask."""
         diagonal = None
         if self.mask is not None and self.mask.dim() == 4:
-            if self.mask.shape[2] < self.count or self.mask.shape[3] < start + self.count:
+            width = self.mask.shape[3]
+            first = start if width >= start + self.count else width - self.count  # of a window, the last columns
+            sliding = getattr(self.cache, "is_sliding", None)
+            if self.mask.shape[2] < self.count or first < 0 or (first < start and not (sliding and all(sliding))):
                 raise UnsupportedCall(
                     f"an attention mask of shape {tuple(self.mask.shape)} does not cover {start} cached and "
                     f"{self.count} new tokens; pass [batch, head, query, key] over all of them"
                 )
             row = torch.arange(self.count, device=self.mask.device)
-            diagonal = attends(self.mask[:, 0, row, start + row])
+            diagonal = attends(self.mask[:, 0, row, first + row])
         flat = self.mask if diagonal is None else None
         return [self.ids, flat, diagonal, self.positions, self.source]
 

@@ -49,6 +49,11 @@ def read_generation(model: Any, arguments: Mapping[str, Any]) -> Generation:
     ends = ends.tolist() if hasattr(ends, "tolist") else ends
     slots: int | None = 1 if prompt is None else int(prompt.shape[1])
     if getattr(getattr(model, "config", None), "is_encoder_decoder", False):
+        if option("num_return_sequences", 1) > 1:
+            raise UnsupportedCall(
+                "num_return_sequences copies what the encoder made, so which source is whose is not known; give the "
+                "model the input that often: input_ids.repeat_interleave(2, 0)"
+            )
         slots = None  # what is given is the encoder's, and generate begins the decoder's prompt itself
     return Generation(
         prompt_slots=slots,

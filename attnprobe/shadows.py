@@ -80,9 +80,9 @@ def shadowed_generate(model: nn.Module, watcher: Watcher) -> Iterator[None]:
 class _Forward:
     """Stands in for a module's `forward`, and tells what attention it computed."""
 
-    def __init__(self, module: nn.Module, run: Callable[..., Any]) -> None:
-        self.own = module.__dict__.get("forward")  # a `forward` of the instance itself, as accelerate gives
-        self.inner = module.forward
+    def __init__(self, module: nn.Module, name: str, run: Callable[..., Any]) -> None:
+        self.own = module.__dict__.get(name)  # one of the instance itself
+        self.inner = getattr(module, name)
         self.users = 0
         self.run = functools.partial(run, module, self.inner)
         functools.update_wrapper(self, self.inner)
@@ -174,20 +174,22 @@ def seen_forward(route: str, module: nn.Module, heads: int, layer: nn.Module | N
 @contextmanager
 def _shadowed_forward(module: nn.Module, run: Callable[..., Any]) -> Iterator[None]:
     held: list[_Forward] = []
+    # accelerate puts a `forward` on the instance that first fetches the weights, and then calls this one.
+    name = "_old_forward" if "_old_forward" in module.__dict__ else "forward"
     try:
         with lock:
-            now = module.__dict__.get("forward")
-            held.append(now if isinstance(now, _Forward) else _Forward(module, run))
+            now = module.__dict__.get(name)
+            held.append(now if isinstance(now, _Forward) else _Forward(module, name, run))
             held[0].users += 1
-            module.__dict__["forward"] = held[0]
+            module.__dict__[name] = held[0]
         yield
     finally:
         with lock:
             for shadow in held:
                 shadow.users -= 1
-                if not shadow.users and module.__dict__.get("forward") is shadow:
+                if not shadow.users and module.__dict__.get(name) is shadow:
                     if shadow.own is None:
-                        del module.__dict__["forward"]
+                        del module.__dict__[name]
                     else:
-                        module.__dict__["forward"] = shadow.own
+                        module.__dict__[name] = shadow.own
                     _calls.pop(id(module), None)

@@ -22,6 +22,7 @@ HEADS = (
     "num_attn_heads",
     "nhead",
 )
+KEY_HEADS = ("num_key_value_heads", "num_kv_heads", "n_kv_heads", "n_kv_head", "kv_heads")
 SIZES = ("head_dim", "head_size", "attention_head_size")
 QUERY = ("q_proj", "query", "q", "query_proj", "wq", "to_q")
 CROSS = re.compile(
@@ -253,7 +254,7 @@ def _draft(key: str, module: Any, stream: Stream, route: str) -> Site:
         raise UnsupportedModel(
             f"{key} ({type(module).__name__}) does not say how many heads it has; set {key or 'model'}.num_heads"
         )
-    groups = getattr(module, "num_key_value_groups", None)
+    groups, own_keys = getattr(module, "num_key_value_groups", None), _first(module, KEY_HEADS)
     numbers = re.findall(r"\d+", key)
     own = getattr(module, "layer_idx", None)
     layer = int(numbers[-1]) if "@" in key or (not isinstance(own, int) and numbers) else own
@@ -264,7 +265,7 @@ def _draft(key: str, module: Any, stream: Stream, route: str) -> Site:
         part="vision" if stream.name == IMAGE else "decoder" if causal and stream.name != SOURCE else "encoder",
         layer=layer if isinstance(layer, int) and layer >= 0 else 0,
         heads=heads,
-        kv_heads=heads // groups if isinstance(groups, int) and groups > 0 else heads,
+        kv_heads=heads // groups if isinstance(groups, int) and groups > 0 else own_keys or heads,
         queries=stream.name,
         keys=SOURCE if cross else stream.name,
         route=route,

@@ -238,7 +238,6 @@ def test_offloaded_models_are_recorded_while_their_weights_are_there() -> None:
     assert_eager(run, llama("eager"), tokens)
 
 
-@pytest.mark.xfail(strict=True, reason="the projections are read before accelerate's forward has loaded them")
 @torch.no_grad()
 def test_offloaded_multihead_attention_is_recorded_while_its_weights_are_there() -> None:
     accelerate = pytest.importorskip("accelerate", reason="needs accelerate")

@@ -104,6 +104,30 @@ def test_sdpa_by_another_name_in_another_method_is_found() -> None:
         assert_weights(run.sample(0), layer, want[0])
 
 
+class Grouped(OwnAttention):
+    """Two query heads share a key head."""
+
+    def __init__(self) -> None:
+        super().__init__(causal=True)
+        self.num_kv_heads = HEADS // 2
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = (part.unflatten(-1, (HEADS, -1)).transpose(1, 2) for part in self.qkv(x).chunk(3, -1))
+        mixed = F.scaled_dot_product_attention(q, k[:, ::2], v[:, ::2], is_causal=True, enable_gqa=True)
+        return self.out(mixed.transpose(1, 2).flatten(2))
+
+
+@torch.no_grad()
+def test_heads_that_share_keys_are_told_by_the_module() -> None:
+    model, x = peaked(Grouped()), torch.randn(1, 7, WIDTH)
+    run, _ = recorded(model, x)
+    q, k, _ = (part.unflatten(-1, (HEADS, -1)).transpose(1, 2).double() for part in model.qkv(x).chunk(3, -1))
+    logits = q @ k[:, ::2].repeat_interleave(2, 1).transpose(2, 3) / (WIDTH // HEADS) ** 0.5
+    want = logits.masked_fill(torch.ones(7, 7).triu(1).bool(), -torch.inf).softmax(-1)
+    assert_weights(run.sample(0), 0, want[0])
+    assert (run.sites[0].heads, run.sites[0].kv_heads) == (HEADS, HEADS // 2)
+
+
 class Prefixed(OwnAttention):
     """Has keys that are no tokens."""
 

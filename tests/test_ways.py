@@ -55,10 +55,6 @@ MODELS: dict[str, Callable[[], Any]] = {
 }
 
 
-XFAIL_STATIC = pytest.mark.xfail(
-    strict=True, reason="the mask of a static cache of windows alone is as wide as the window, which attnprobe refuses"
-)
-
 # --- generation --------------------------------------------------------------------------------------------------
 
 
@@ -66,11 +62,7 @@ XFAIL_STATIC = pytest.mark.xfail(
     {}, {"do_sample": True, "top_k": 20}, {"cache_implementation": "static"}, {"prefill_chunk_size": 4},
 ], ids=str)  # fmt: skip
 @pytest.mark.parametrize("name", list(MODELS))
-def test_generation_is_exact_and_gives_the_same_tokens(
-    name: str, options: dict[str, Any], request: pytest.FixtureRequest
-) -> None:
-    if name == "window" and "cache_implementation" in options:
-        request.applymarker(XFAIL_STATIC)
+def test_generation_is_exact_and_gives_the_same_tokens(name: str, options: dict[str, Any]) -> None:
     model, batch = MODELS[name](), models.padded([9, 5], "left")
     settings = {"max_new_tokens": 5, "min_new_tokens": 5, **options}
     torch.manual_seed(1)
@@ -165,6 +157,7 @@ def t5() -> Any:
     ({"use_cache": False}, "use_cache=True"),
     ({"assistant_model": mistral}, "assistant_model"),
     ({"prompt_lookup_num_tokens": 3}, "prompt_lookup_num_tokens"),
+    ({"guidance_scale": 1.5}, "guidance_scale"),
 ])  # fmt: skip
 def test_generation_that_moves_or_redoes_rows_is_refused_by_name(
     make: Callable[[], Any], options: dict[str, Any], said: str
@@ -178,6 +171,16 @@ def test_generation_that_moves_or_redoes_rows_is_refused_by_name(
     model.generation_config.update(**given)
     with pytest.raises(ap.UnsupportedCall, match=said), ap.record(model):  # told by the model's own configuration
         model.generate(models.ids(1, 6), max_new_tokens=4)
+
+
+def test_several_sequences_of_one_source_are_refused_and_a_repeated_source_is_recorded() -> None:
+    model, ids = t5(), models.ids(1, 6)
+    options = {"max_new_tokens": 3, "do_sample": True}
+    with untouched(model), pytest.raises(ap.UnsupportedCall, match="repeat_interleave"), ap.record(model):
+        model.generate(ids, num_return_sequences=2, **options)
+    with ap.record(model) as rec:
+        model.generate(ids.repeat_interleave(2, 0), **options)
+    assert [sample.sequences["source"].ids.tolist() for sample in rec.run.samples] == [ids[0].tolist()] * 2
 
 
 # --- training ----------------------------------------------------------------------------------------------------
