@@ -211,3 +211,9 @@ def test_a_paged_cache_is_refused() -> None:
     query, key = tensors()
     with pytest.raises(UnsupportedCall, match="paged cache"):
         registry_call("flash_attention_2", Module(), query, key, None, {"cache": object()})
+
+
+def test_the_corners_of_a_causal_rule_are_told_apart() -> None:
+    query, key = tensors()
+    got = made("flash_attention_2", query, key)
+    assert (got - weights(query, key, torch.ones(5, 9).tril())).abs().max() > 0.1
