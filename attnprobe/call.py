@@ -48,6 +48,8 @@ class AttentionCall:
         A learned logit beside the keys: ``[head]`` (gpt-oss) or ``[batch, head, query, 1]``.
     key_offset
         Sequence slot of column 0 (a sliding cache has dropped the earlier ones).
+    ragged
+        Whether it was given rows of several lengths, so that a batch of tokens may be wider by padding.
     """
 
     query: Float[Tensor, "batch head query dim"]
@@ -61,6 +63,7 @@ class AttentionCall:
     bias: Tensor | None = None
     sinks: Tensor | None = None
     key_offset: int = 0
+    ragged: bool = False
 
     def __post_init__(self) -> None:
         """Check that the parts fit each other."""

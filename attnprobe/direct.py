@@ -1,6 +1,7 @@
 """What attention outside of transformers' registry means: SDPA's own calls, nn.MultiheadAttention, given weights."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -67,8 +68,8 @@ def multihead_call(
     """
     if module.bias_k is not None or module.add_zero_attn:
         raise UnsupportedCall("nn.MultiheadAttention with add_bias_kv or add_zero_attn adds keys that are no tokens")
-    padding = key_padding_mask
-    if query.is_nested:
+    padding, ragged = key_padding_mask, query.is_nested
+    if ragged:
         padding = padding_of(key)
         query, key = (part.to_padded_tensor(0.0) for part in (query, key))
     query, key = query.detach(), key.detach()
@@ -87,7 +88,15 @@ def multihead_call(
         projected = F.linear(query, of_query, own), F.linear(key, of_key, its)
         split = [rearrange(part, "batch token (head dim) -> batch head token dim", head=heads) for part in projected]
         mask = _allowed(attn_mask, padding, query.shape[0], heads)
-    return AttentionCall(split[0], split[1], split[0].shape[-1] ** -0.5, mask)
+    return AttentionCall(split[0], split[1], split[0].shape[-1] ** -0.5, mask, ragged=ragged)
+
+
+def widened(call: AttentionCall, count: int) -> AttentionCall:
+    """A call of ragged rows, with so many rows and columns: those behind its longest row are padding."""
+    more = count - call.queries
+    query, key = (F.pad(part, (0, 0, 0, more)) for part in (call.query, call.key))
+    mask = call.mask if call.mask is not None else query.new_zeros(1, 1, 1, call.keys)
+    return replace(call, query=query, key=key, mask=F.pad(mask, (0, more), value=-torch.inf))
 
 
 def padding_of(nested: Tensor) -> Tensor:

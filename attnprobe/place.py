@@ -9,7 +9,7 @@ from torch import Tensor
 
 from attnprobe.call import AttentionCall, GivenWeights
 from attnprobe.cut import as_runs, cut, index_of, refuse_stray
-from attnprobe.direct import seen_columns
+from attnprobe.direct import seen_columns, widened
 from attnprobe.engines import Tile
 from attnprobe.errors import UnsupportedCall
 from attnprobe.fields import Field, Rows, Site
@@ -30,6 +30,8 @@ def align(call: AttentionCall | GivenWeights, site: Site, forward: Forward) -> A
     UnsupportedCall
         If its size is not that of the forward pass.
     """
+    if isinstance(call, AttentionCall) and call.ragged and call.queries < forward.count:
+        call = widened(call, forward.count)
     expected = forward.batch, forward.count
     if (call.batch, call.queries) != expected:
         raise UnsupportedCall(
