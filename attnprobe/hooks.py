@@ -12,7 +12,7 @@ from attnprobe.interface import refuse_overridden, wrapped_registry
 from attnprobe.routes import REGISTRY
 from attnprobe.shadows import seen_forward, shadowed_generate
 from attnprobe.sites import Anatomy
-from attnprobe.watchers import Watcher, in_backward, marked
+from attnprobe.watchers import Watcher, in_backward, marked, told
 
 
 @contextmanager
@@ -35,7 +35,9 @@ def watching(model: nn.Module, anatomy: Anatomy, watched: tuple[int, ...], watch
         streams = {anatomy.stream_of[number] for number in watched}
         streams |= {source for stream in streams if (source := anatomy.source_of(stream)) is not None}
         for stream in sorted(streams):
-            undo.enter_context(_seen_backbone(anatomy.streams[stream].backbone, stream, watcher))
+            backbone = anatomy.streams[stream].backbone
+            see = told if isinstance(backbone, nn.TransformerEncoderLayer) else _hooked
+            undo.enter_context(see(backbone, watcher, stream))
         main = anatomy.main.backbone
         for module in model.modules():
             if callable(getattr(module, "generate", None)) and any(m is main for m in module.modules()):
@@ -48,7 +50,7 @@ def _implementation(module: Any) -> Any:
 
 
 @contextmanager
-def _seen_backbone(backbone: nn.Module, stream: int, watcher: Watcher) -> Iterator[None]:
+def _hooked(backbone: nn.Module, watcher: Watcher, stream: int) -> Iterator[None]:
     bind = inspect.signature(backbone.forward).bind_partial
 
     def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

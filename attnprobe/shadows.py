@@ -18,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 
 from attnprobe.direct import given_weights, layer_call, multihead_call, sdpa_call
 from attnprobe.routes import MULTIHEAD, RETURNED, SDPA
-from attnprobe.watchers import Watcher, lock, observe, observe_output
+from attnprobe.watchers import Watcher, lock, observe, observe_end, observe_output, observe_start
 
 _generators: dict[int, list[Watcher]] = {}
 _calls: dict[int, int] = {}  # of an nn.MultiheadAttention: how often its forward ran, to know when it did not
@@ -134,11 +134,13 @@ def _with_layer(layer: nn.TransformerEncoderLayer, inner: Callable[..., Any], *a
     """A layer may take a fast path, past its attention module."""
     names = ("src", "src_mask", "src_key_padding_mask", "is_causal")
     given = {**dict(zip(names, args, strict=False)), **kwargs}
+    observe_start(layer, given)  # where the layer is the whole model: hooks would switch its fast path off
     before = _calls.get(id(layer.self_attn), 0)
     output = inner(*args, **kwargs)
     if _calls.get(id(layer.self_attn), 0) == before:
         make = functools.partial(layer_call, layer, given["src"], given)
         observe(layer.self_attn, make, torch.compiler.is_compiling())
+    observe_end(layer, output)
     return output
 
 

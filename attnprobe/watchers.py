@@ -17,6 +17,7 @@ MARK = "_attnprobe_watched"
 Make = Callable[[], AttentionCall | GivenWeights]
 lock = threading.RLock()
 _watchers: dict[int, list[tuple["Watcher", tuple[int, ...]]]] = {}
+_backbones: dict[int, list[tuple["Watcher", int]]] = {}  # of those that are seen without hooks
 
 
 @runtime_checkable
@@ -83,3 +84,36 @@ def marked(module: nn.Module, watcher: Watcher, sites: tuple[int, ...]) -> Itera
             if not entries:
                 _watchers.pop(id(module), None)
                 module.__dict__.pop(MARK, None)
+
+
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def observe_start(backbone: nn.Module, arguments: Mapping[str, Any]) -> None:
+    """Tell those who see a backbone without hooks that it is about to run."""
+    if not in_backward():
+        for watcher, stream in tuple(_backbones.get(id(backbone), ())):
+            watcher.before_forward(stream, arguments)
+
+
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def observe_end(backbone: nn.Module, output: Any) -> None:
+    """And that it returned."""
+    if not in_backward():
+        for watcher, stream in tuple(_backbones.get(id(backbone), ())):
+            watcher.after_forward(stream, output)
+
+
+@contextmanager
+def told(backbone: nn.Module, watcher: Watcher, stream: int) -> Iterator[None]:
+    """Let `watcher` be told of the forward passes of a backbone whose own `forward` is shadowed, for the block."""
+    entry = (watcher, stream)
+    try:
+        with lock:
+            _backbones.setdefault(id(backbone), []).append(entry)
+        yield
+    finally:
+        with lock:
+            entries = _backbones.get(id(backbone), [])
+            if entry in entries:
+                entries.remove(entry)
+            if not entries:
+                _backbones.pop(id(backbone), None)

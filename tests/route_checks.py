@@ -22,7 +22,13 @@ def state(model: nn.Module) -> Any:
         [{name: id(value) for name, value in vars(module).items()} for module in model.modules()],
         [len(module._forward_hooks) + len(module._forward_pre_hooks) for module in model.modules()],
         torch._C._len_torch_function_stack(),
-        [dict(interface._open), dict(watchers._watchers), dict(shadows._generators), dict(shadows._calls)],
+        [
+            dict(interface._open),
+            dict(watchers._watchers),
+            dict(watchers._backbones),
+            dict(shadows._generators),
+            dict(shadows._calls),
+        ],
     )
 
 
