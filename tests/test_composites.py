@@ -14,6 +14,7 @@ import pytest
 import torch
 from route_checks import peaked, recorded, untouched
 from torch import Tensor
+from torch.ao.quantization import quantize_dynamic
 from transformers import (
     BartConfig,
     BartForConditionalGeneration,
@@ -224,6 +225,34 @@ def test_lora_adapters_are_part_of_the_weights() -> None:
     with model.disable_adapter():
         run, _ = recorded(model, input_ids=tokens)
     assert_eager(run, llama("eager"), tokens)
+
+
+def quantised(model: Any, kind: str) -> Any:
+    """A model whose linear layers, but for the head's, compute in 8 or 4 bits."""
+    if kind == "dynamic int8":
+        return quantize_dynamic(model, {torch.nn.Linear}, torch.qint8)
+    bnb = pytest.importorskip("bitsandbytes", reason="needs bitsandbytes")
+    for name, old in list(model.model.named_modules()):
+        if isinstance(old, torch.nn.Linear):
+            if kind == "4 bits":
+                new = bnb.nn.Linear4bit(old.in_features, old.out_features, bias=False, compute_dtype=torch.float32)
+                new.weight = bnb.nn.Params4bit(old.weight.data, requires_grad=False)
+            else:
+                new = bnb.nn.Linear8bitLt(old.in_features, old.out_features, bias=False, has_fp16_weights=False)
+                new.weight = bnb.nn.Int8Params(old.weight.data, requires_grad=False, has_fp16_weights=False)
+            model.model.set_submodule(name, new)
+    return model.to("cpu")  # where these are made of the given numbers
+
+
+@pytest.mark.parametrize("kind", ["dynamic int8", "8 bits", "4 bits"])
+@torch.no_grad()
+def test_linear_layers_of_few_bits(kind: str) -> None:
+    model, tokens = quantised(llama(), kind), models.ids(1, 9).clamp(min=4)
+    bare = model(tokens).logits
+    assert not torch.equal(bare, llama()(tokens).logits), "nothing was quantised"
+    run, output = recorded(model, tokens)
+    assert torch.equal(output.logits, bare)
+    assert_eager(run, quantised(llama("eager"), kind), tokens)
 
 
 @torch.no_grad()

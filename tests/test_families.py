@@ -47,7 +47,7 @@ SUBSET = {
     "image": ["data2vec-vision", "dinov2", "vit"],
 }
 # Where eager and SDPA runs of the model itself drift apart by 2e-5 in the weights, though not in the logits.
-DRIFTS = {("umt5", "generate")}
+DRIFTS = {("umt5", "right"), ("umt5", "generate")}
 LEAST = {"causal": 171, "masked": 31, "seq2seq": 29, "image": 10}  # types that have to be recorded
 
 
