@@ -94,7 +94,9 @@ def page(rows: list[Row]) -> str:
         own = [row for row in rows if row.kind == kind]
         recorded = [row for row in own if row.passed]
         lines.append(f"## {title}\n")
-        lines.append(f"{len(recorded)} of {len(own)} types recorded exactly in at least one scenario.\n")
+        whole = [row for row in recorded if not row.missing]
+        partly = f", {len(recorded) - len(whole)} more but for some of their modules" if whole != recorded else ""
+        lines.append(f"{len(whole)} of {len(own)} types recorded exactly in at least one scenario{partly}.\n")
         lines.append("| type | route | largest difference | recorded | not recorded |\n| --- | --- | --- | --- | --- |")
         lines += [_line(row) for row in own]
         lines.append("")
