@@ -62,8 +62,8 @@ def read_inputs(arguments: Mapping[str, Any], backbone: nn.Module) -> ForwardInp
         If the cache or the mask is of an unknown kind.
     """
     ids, embeds = arguments.get("input_ids"), arguments.get("inputs_embeds")
-    if not isinstance(ids, Tensor):
-        ids = None if is_pretrained(backbone) else _unnamed_ids(arguments)
+    if not isinstance(ids, Tensor) or not is_pretrained(backbone):
+        ids = None if is_pretrained(backbone) else _own_ids(arguments)
     batch = count = 0
     if ids is not None:
         ids = ids.detach().reshape(-1, ids.shape[-1])
@@ -97,9 +97,12 @@ def read_inputs(arguments: Mapping[str, Any], backbone: nn.Module) -> ForwardInp
     return ForwardInputs(batch, count, ids, mask, positions, window, states, source, cache)
 
 
-def _unnamed_ids(arguments: Mapping[str, Any]) -> Tensor | None:
-    """The matrix of whole numbers that a model of somebody's own is given first, whatever its name."""
-    first = next((value for value in arguments.values() if isinstance(value, Tensor)), None)
+def _own_ids(arguments: Mapping[str, Any]) -> Tensor | None:
+    """The matrix of whole numbers that a model of somebody's own is given by name or first, whatever its name."""
+    if any(isinstance(arguments.get(name), Tensor) for name in ("decoder_input_ids", "tgt")):
+        return None  # whose rows the attention modules have, is not told
+    named = [arguments.get("input_ids"), *arguments.values()]
+    first = next((value for value in named if isinstance(value, Tensor)), None)
     if (
         first is None
         or first.dim() != 2

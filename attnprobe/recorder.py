@@ -55,6 +55,11 @@ class Recorder:
     ) -> None:
         if threads not in ("own", "all"):
             raise SelectionError(f'threads={threads!r}: write "own" or "all"')
+        if tokenizer is not None and not hasattr(tokenizer, "convert_ids_to_tokens"):
+            raise SelectionError(
+                f"tokenizer is a {type(tokenizer).__name__}; pass a Hugging Face tokenizer, as "
+                "AutoTokenizer.from_pretrained(...) makes one"
+            )
         self._model = model
         self._anatomy = find_sites(model)
         self._kept = [resolve(item, group, self._anatomy.sites) for group, item in enumerate(keep)]

@@ -15,7 +15,17 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 from tokenizers import ByteLevelBPETokenizer
-from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+from transformers import (
+    BloomConfig,
+    BloomForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    MambaConfig,
+    MambaForCausalLM,
+    PreTrainedTokenizerFast,
+    T5Config,
+    T5ForConditionalGeneration,
+)
 
 import attnprobe as ap
 from attnprobe import demo
@@ -595,3 +605,38 @@ def test_a_model_that_memory_is_too_small_for(
     monkeypatch.setattr("transformers.GPT2LMHeadModel.from_pretrained", load)
     refused(call("capture", model, "--text", "x", "-o", tmp_path / "run"), 4, "out of memory", "--device")
     assert not (tmp_path / "run").exists()
+
+
+# --- models of other kinds ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def others(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Checkpoints whose class has no SDPA, that is an encoder-decoder, that has no attention; with a tokenizer."""
+    path = tmp_path_factory.mktemp("others")
+    t5 = T5Config(vocab_size=400, d_model=16, d_kv=8, d_ff=16, num_layers=2, num_heads=2, decoder_start_token_id=0)
+    made = {
+        "bloom": BloomForCausalLM(BloomConfig(vocab_size=400, hidden_size=16, n_layer=2, n_head=2)),
+        "t5": T5ForConditionalGeneration(t5),
+        "mamba": MambaForCausalLM(MambaConfig(vocab_size=400, hidden_size=16, num_hidden_layers=1, state_size=4)),
+    }
+    for name, one in made.items():
+        shutil.copytree(model, path / name)
+        one.save_pretrained(path / name)
+    return path
+
+
+def test_models_of_other_kinds_on_the_command_line(others: Path, tmp_path: Path) -> None:
+    assert "returned" in call("sites", others / "bloom").stdout
+    assert "main to source" in call("sites", others / "t5").stdout
+    refused(call("sites", others / "mamba"), 1, "no attention module of a known kind")
+    assert call("capture", others / "bloom", "--text", SENTENCE, "-o", tmp_path / "bloom").exit_code == 0
+    assert len(ap.open(tmp_path / "bloom").sites) == 2
+    refused(call("capture", others / "t5", "--text", SENTENCE, "-o", tmp_path / "t5"), 2, "--generate N")
+    assert call("capture", others / "t5", "--text", "a", "--generate", 3, "-o", tmp_path / "t5").exit_code == 0
+    assert {site.kind for site in ap.open(tmp_path / "t5").sites} == {"self", "cross"}
+
+
+def test_a_name_in_place_of_a_tokenizer_is_refused_at_once() -> None:
+    with pytest.raises(ap.SelectionError, match="tokenizer is a str"):
+        ap.record(GPT2LMHeadModel(GPT2Config(n_layer=1, n_head=2, n_embd=16, vocab_size=9)), "gpt2")

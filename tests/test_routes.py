@@ -315,3 +315,22 @@ def test_nothing_is_left_behind_after_an_exception(name: str) -> None:
         model(*[good] * times)
         raise ZeroDivisionError
     assert recorded(model, *[good] * times)[0].sample(0)[0, 1].shape == (5, 5)
+
+
+class Translator(nn.Module):
+    """Of two sequences, which are told apart by names alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(models.VOCABULARY, WIDTH)
+        self.encoder, self.decoder = OwnAttention(causal=False), OwnAttention(causal=True)
+
+    def forward(self, input_ids: Tensor, decoder_input_ids: Tensor) -> Tensor:
+        found: Tensor = self.encoder(self.embed(input_ids)) + self.decoder(self.embed(decoder_input_ids))
+        return found
+
+
+@torch.no_grad()
+def test_of_two_sequences_in_one_module_none_is_taken_for_the_rows() -> None:
+    run, _ = recorded(peaked(Translator()), models.ids(1, 7), models.ids(1, 7, seed=2))
+    assert run.samples[0].sequences["main"].ids is None

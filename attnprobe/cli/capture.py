@@ -70,6 +70,8 @@ def command(
     _check_target(run, overwrite)
     words = _read_text(source, text, file)
     named = Named(model, progress=out.stderr.is_terminal and not out.quiet)
+    if generate is None and named.encodes:
+        raise SelectionError(f"{named.name} is an encoder-decoder: add --generate N, for the text is its encoder's")
     ids = _tokenize(named, words, max_tokens, generate or 0)
     where = pick_device(device)
 
@@ -155,13 +157,15 @@ def _run(out: Output, model: Any, ids: list[int], recorder: "Recorder", run: Pat
     import torch
 
     inputs = torch.tensor([ids], device=model.device)
+    # Some of the modules that return their weights do so where they are asked to.
+    asked = {"output_attentions": True} if any(site.route == "returned" for site in recorder.sites) else {}
     with (
         recorder,
         torch.no_grad(),
         recording(out, run, len(ids) + (generate or 0), steps=generate is not None) as advance,
     ):
         if generate is None:
-            model(input_ids=inputs, use_cache=False)
+            model(input_ids=inputs, use_cache=False, **asked)
         else:
             model.generate(
                 input_ids=inputs,
@@ -171,4 +175,5 @@ def _run(out: Output, model: Any, ids: list[int], recorder: "Recorder", run: Pat
                 num_beams=1,
                 pad_token_id=model.generation_config.pad_token_id or 0,  # of one sequence nothing is padded
                 streamer=Streamer(advance),
+                **asked,
             )

@@ -32,6 +32,7 @@ class Named:
         self._tokenizer = AutoTokenizer
         window = getattr(self._config, "max_position_embeddings", None)
         self.window: int | None = window if isinstance(window, int) and window > 0 else None
+        self.encodes = bool(getattr(self._config, "is_encoder_decoder", False))
 
     @cached_property
     def tokenizer(self) -> Any:
@@ -68,10 +69,7 @@ class Named:
             cls = self._class
             from_config = getattr(cls, "_from_config", None) or cls.from_config  # an auto class has the latter alone
             with torch.device("meta"):
-                try:
-                    return from_config(self._config, attn_implementation="sdpa", **options).eval()
-                except ValueError:  # a class that has no SDPA
-                    return from_config(self._config, **options).eval()
+                return from_config(self._config, **options).eval()
 
         return self._explained(make)
 
@@ -94,7 +92,7 @@ class Named:
         return getattr(transformers, next(able, "AutoModel"))
 
     def load(self, device: str) -> Any:
-        """The model in eval mode on a device, on SDPA."""
+        """The model in eval mode on a device, on SDPA where its class has it."""
         import torch
 
         if self.name == "demo":
@@ -102,12 +100,7 @@ class Named:
 
             model = demo.load()[0]
         else:
-            try:
-                model = self._try(self._class, attn_implementation="sdpa").eval()
-            except AttnprobeError as error:
-                if not isinstance(error.__cause__, ValueError):
-                    raise
-                model = self._try(self._class).eval()  # a class that has no SDPA
+            model = self._try(self._class).eval()
         try:
             return model.to(torch.device(device))
         except (RuntimeError, AssertionError) as error:  # torch built without CUDA asserts
