@@ -52,7 +52,7 @@ def read_generation(model: Any, arguments: Mapping[str, Any]) -> Generation:
         if option("num_return_sequences", 1) > 1:
             raise UnsupportedCall(
                 "num_return_sequences copies what the encoder made, so which source is whose is not known; give the "
-                "model the input that often: input_ids.repeat_interleave(2, 0)"
+                f"model the input that often: input_ids.repeat_interleave({option('num_return_sequences')}, 0)"
             )
         slots = None  # what is given is the encoder's, and generate begins the decoder's prompt itself
     return Generation(

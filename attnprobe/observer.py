@@ -210,7 +210,10 @@ class Observer:
         if again:
             return
         if turn >= len(sites):
-            raise UnsupportedCall(f"the attention module ran {turn + 1} times in one forward pass, not {len(sites)}")
+            raise UnsupportedCall(
+                f"it ran {turn + 1} times in one forward pass, not {len(sites)}, and which layer each is "
+                "cannot be known; give each call a module of its own, or leave this one out (layers=)"
+            )
         where = self._anatomy.sites[sites[turn]]
         if where.queries == where.keys and own.inputs.cache is None and not forward.start:
             refuse_wider(call, forward)

@@ -101,8 +101,12 @@ def find_sites(model: nn.Module) -> Anatomy:
         raise UnsupportedModel(f"record() takes a torch.nn.Module, not {type(model).__name__}")
     found: list[tuple[str, nn.Module, str]] = []
     refused: list[tuple[str, str]] = []
+    # Of an nn.Transformer that is run as a whole, nothing tells which rows are which sequence's.
+    pairs = [f"{key}." if key else "" for key, part in model.named_modules() if isinstance(part, nn.Transformer)]
     for key, module in _runs(model):
         reason, route = refusal(module), route_of(module)
+        if reason is None and route is not None and any(key.startswith(prefix) for prefix in pairs):
+            reason = "nn.Transformer has two sequences; record its .encoder or its .decoder, and run the whole"
         if reason is None and route is not None and POOLING.search(_parent(key, model)):
             reason = "it pools tokens: its rows are none"
         if reason is not None:

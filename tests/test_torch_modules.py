@@ -219,3 +219,17 @@ def test_transformer_decoder_has_cross_attention() -> None:
     want = first.multihead_attn(own, memory, memory, average_attn_weights=False)[1]
     assert_weights(run.sample(0), "layers.0.multihead_attn", want[0])
     assert {site.key: site.kind for site in run.sites}["layers.0.multihead_attn"] == "cross"
+
+
+@torch.no_grad()
+def test_of_a_transformer_of_two_sequences_a_half_is_recorded() -> None:
+    model = peaked(nn.Transformer(WIDTH, HEADS, 1, 1, 48, batch_first=True))
+    source, target = torch.randn(1, 9, WIDTH), torch.randn(1, 9, WIDTH)
+    with pytest.raises(ap.UnsupportedModel, match=r"record its \.encoder or its \.decoder"):
+        ap.record(model)
+    with ap.record(model.decoder) as rec:
+        model(source, target)
+    layer, memory = model.decoder.layers[0], model.encoder(source)
+    own = layer.norm1(target + layer.self_attn(target, target, target)[0])
+    want = layer.multihead_attn(own, memory, memory, average_attn_weights=False)[1]
+    assert_weights(rec.run.sample(0), "layers.0.multihead_attn", want[0])

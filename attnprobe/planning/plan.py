@@ -210,7 +210,8 @@ class Plan:
     def verdict(self) -> str:
         """Whether it fits, in a sentence."""
         if self.fits:
-            return "fits" if any((self.free.host, self.free.disk)) else "how much is free is not known here"
+            but = f", without {', '.join(self.uncounted)}" if self.uncounted else ""
+            return f"fits{but}" if any((self.free.host, self.free.disk)) else "how much is free is not known here"
         return f"does not fit: {' and '.join(self.shortages)}"
 
     def __repr__(self) -> str:
