@@ -62,8 +62,10 @@ def read_inputs(arguments: Mapping[str, Any], backbone: nn.Module) -> ForwardInp
         If the cache or the mask is of an unknown kind.
     """
     ids, embeds = arguments.get("input_ids"), arguments.get("inputs_embeds")
-    if not isinstance(ids, Tensor) or not is_pretrained(backbone):
-        ids = None if is_pretrained(backbone) else _own_ids(arguments)
+    if not is_pretrained(backbone):
+        ids = _own_ids(arguments)
+    elif not isinstance(ids, Tensor):
+        ids = None
     batch = count = 0
     if ids is not None:
         ids = ids.detach().reshape(-1, ids.shape[-1])
@@ -103,15 +105,9 @@ def _own_ids(arguments: Mapping[str, Any]) -> Tensor | None:
         return None  # whose rows the attention modules have, is not told
     named = [arguments.get("input_ids"), *arguments.values()]
     first = next((value for value in named if isinstance(value, Tensor)), None)
-    if (
-        first is None
-        or first.dim() != 2
-        or first.dtype == torch.bool
-        or first.is_floating_point()
-        or first.is_complex()
-    ):
+    if first is None or first.dim() != 2 or first.dtype == torch.bool:
         return None
-    return first
+    return None if first.is_floating_point() or first.is_complex() else first
 
 
 def _text_positions(positions: Tensor, count: int) -> Tensor | None:

@@ -23,7 +23,7 @@ def watching(model: nn.Module, anatomy: Anatomy, watched: tuple[int, ...], watch
     with ExitStack() as undo:
         registered = {one for one, numbers in sites.items() if anatomy.sites[numbers[0]].route == REGISTRY}
         if registered:
-            used = {_implementation(modules[one]) for one in registered}
+            used = {implementation_of(modules[one]) for one in registered}
             refuse_overridden(used)
             undo.enter_context(wrapped_registry("eager" in used))
         layers = {id(part.self_attn): part for part in model.modules() if isinstance(part, nn.TransformerEncoderLayer)}
@@ -45,7 +45,8 @@ def watching(model: nn.Module, anatomy: Anatomy, watched: tuple[int, ...], watch
         yield
 
 
-def _implementation(module: Any) -> Any:
+def implementation_of(module: Any) -> Any:
+    """The backend that a module's configuration names; None where it names none."""
     return getattr(getattr(module, "config", None), "_attn_implementation", None)
 
 

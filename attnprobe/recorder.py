@@ -14,7 +14,7 @@ from attnprobe.engines import ENGINES, get_engine
 from attnprobe.errors import AttnprobeError, NotKept, RecordingWarning, SelectionError, UnsupportedModel
 from attnprobe.fidelity import Fidelity
 from attnprobe.fields import Site
-from attnprobe.hooks import watching
+from attnprobe.hooks import implementation_of, watching
 from attnprobe.keep import Item, resolve
 from attnprobe.lineage import Forward
 from attnprobe.observer import Observer
@@ -23,7 +23,7 @@ from attnprobe.provenance import describe_model, make_manifest
 from attnprobe.registry import meaning_of, unknown
 from attnprobe.routes import NO_SOFTMAX, REGISTRY
 from attnprobe.run import Run, open_run
-from attnprobe.sites import Anatomy, compiled_parts, find_sites
+from attnprobe.sites import SOURCE, Anatomy, compiled_parts, find_sites
 from attnprobe.sizes import parse_bytes
 from attnprobe.store.directory import DirectoryWriter
 from attnprobe.store.memory import MemoryStore
@@ -37,8 +37,6 @@ class Recorder:
     ----------
     sites
         The selected attention modules.
-    refused
-        Names of attention modules that are not recorded, whatever is selected, and why.
     """
 
     def __init__(
@@ -66,7 +64,6 @@ class Recorder:
         self._watched = tuple(sorted({number for kept in self._kept for number in kept.heads}))
         _refuse(model, self._anatomy, self._watched)
         self.sites: tuple[Site, ...] = tuple(self._anatomy.sites[number] for number in self._watched)
-        self.refused = dict(self._anatomy.refused)
         self._engine = get_engine(engine)
         self._budget = parse_bytes(budget)
         self._to, self._overwrite, self._text = to, overwrite, text
@@ -85,9 +82,9 @@ class Recorder:
         _refuse(self._model, self._anatomy, self._watched)
         if self._engine is ENGINES["torch"]:  # a plan knows how this one cuts
             items = [kept.item for kept in self._kept]
+            names = {self._anatomy.sites[number].queries for number in self._watched}
             self._planners = {
-                stream.name: Planner(self._model, self._anatomy, items, self._budget, self._to, stream=stream.name)
-                for stream in self._anatomy.streams
+                name: Planner(self._model, self._anatomy, items, self._budget, self._to, stream=name) for name in names
             }
         manifest = make_manifest(describe_model(self._model), self._anatomy.sites, self._kept, self._text)
         if self._to is None:
@@ -163,8 +160,13 @@ class Recorder:
         """Refuse a sample that starts, before the model runs, if what is kept of it does not fit what is free."""
         name = self._anatomy.streams[stream].name
         if forward.opening and name in self._planners:
-            seen = () if inputs.source is None else (("source", inputs.source.shape[-1]),)
+            seen = () if inputs.source is None else ((SOURCE, inputs.source.shape[-1]),)
             self._planners[name].check(Load(inputs.batch, inputs.count, 0, forward.start, seen, name))
+
+    @property
+    def refused(self) -> dict[str, str]:
+        """Names of attention modules that are not recorded, whatever is selected, and why."""
+        return dict(self._anatomy.refused)
 
     @property
     def fidelity(self) -> Fidelity:
@@ -218,10 +220,7 @@ def _refuse(model: nn.Module, anatomy: Anatomy, watched: Sequence[int]) -> None:
             "record the plain model (a compiled one holds it as model._orig_mod)"
         )
     for number in watched:
-        implementation = _implementation(anatomy.modules[number]) if anatomy.sites[number].route == REGISTRY else "sdpa"
+        on_registry = anatomy.sites[number].route == REGISTRY
+        implementation = str(implementation_of(anatomy.modules[number])) if on_registry else "sdpa"
         if meaning_of(implementation) is None:
             raise UnsupportedModel(unknown(implementation))
-
-
-def _implementation(module: Any) -> str:
-    return str(getattr(getattr(module, "config", None), "_attn_implementation", None))

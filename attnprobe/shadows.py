@@ -18,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 
 from attnprobe.direct import given_weights, layer_call, multihead_call, sdpa_call
 from attnprobe.routes import MULTIHEAD, RETURNED, SDPA
-from attnprobe.watchers import Watcher, lock, observe, observe_end, observe_output, observe_start
+from attnprobe.watchers import Watcher, listed, lock, observe, observe_end, observe_output, observe_start
 
 _generators: dict[int, list[Watcher]] = {}
 _calls: dict[int, int] = {}  # of an nn.MultiheadAttention: how often its forward ran, to know when it did not
@@ -54,23 +54,19 @@ class _Generate:
 def shadowed_generate(model: nn.Module, watcher: Watcher) -> Iterator[None]:
     """Let `watcher` look at the arguments of a model's `generate`, for the block."""
     try:
-        with lock:
-            _generators.setdefault(id(model), []).append(watcher)
-            if not isinstance(model.__dict__.get("generate"), _Generate):
-                own = "generate" in model.__dict__
-                model.__dict__["generate"] = _Generate(model, model.generate, own)  # type: ignore[arg-type]
-        yield
+        with listed(_generators, model, watcher):
+            with lock:
+                if not isinstance(model.__dict__.get("generate"), _Generate):
+                    own = "generate" in model.__dict__
+                    model.__dict__["generate"] = _Generate(model, model.generate, own)  # type: ignore[arg-type]
+            yield
     finally:
         with lock:
-            watchers = _generators.get(id(model), [])
-            if watcher in watchers:
-                watchers.remove(watcher)
             shadow = model.__dict__.get("generate")
-            if not watchers:
-                _generators.pop(id(model), None)
-                if isinstance(shadow, _Generate) and shadow.own:
+            if isinstance(shadow, _Generate) and id(model) not in _generators:
+                if shadow.own:
                     model.__dict__["generate"] = shadow.inner
-                elif isinstance(shadow, _Generate):
+                else:
                     del model.__dict__["generate"]
 
 

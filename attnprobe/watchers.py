@@ -5,14 +5,15 @@ Modules that are not watched run the same code as before, compiled or not.
 
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any, Protocol, runtime_checkable
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 from attnprobe.call import AttentionCall, GivenWeights
 
+T = TypeVar("T")
 MARK = "_attnprobe_watched"
 Make = Callable[[], AttentionCall | GivenWeights]
 lock = threading.RLock()
@@ -68,21 +69,31 @@ def observe_output(module: nn.Module, value: Tensor, output: Tensor, reason: str
 
 
 @contextmanager
-def marked(module: nn.Module, watcher: Watcher, sites: tuple[int, ...]) -> Iterator[None]:
-    """Let `watcher` see the calls of a module, which is these sites, for the block."""
-    entry = (watcher, sites)
+def listed(registry: dict[int, list[T]], of: nn.Module, entry: T) -> Iterator[None]:
+    """An entry in a registry by module, for the block; a module without entries is not in it."""
     try:
         with lock:
-            _watchers.setdefault(id(module), []).append(entry)
-            module.__dict__[MARK] = True
+            registry.setdefault(id(of), []).append(entry)
         yield
     finally:
         with lock:
-            entries = _watchers.get(id(module), [])
+            entries = registry.get(id(of), [])
             if entry in entries:
                 entries.remove(entry)
             if not entries:
-                _watchers.pop(id(module), None)
+                registry.pop(id(of), None)
+
+
+@contextmanager
+def marked(module: nn.Module, watcher: Watcher, sites: tuple[int, ...]) -> Iterator[None]:
+    """Let `watcher` see the calls of a module, which is these sites, for the block."""
+    try:
+        with listed(_watchers, module, (watcher, sites)):
+            module.__dict__[MARK] = True
+            yield
+    finally:
+        with lock:
+            if id(module) not in _watchers:
                 module.__dict__.pop(MARK, None)
 
 
@@ -102,18 +113,6 @@ def observe_end(backbone: nn.Module, output: Any) -> None:
             watcher.after_forward(stream, output)
 
 
-@contextmanager
-def told(backbone: nn.Module, watcher: Watcher, stream: int) -> Iterator[None]:
+def told(backbone: nn.Module, watcher: Watcher, stream: int) -> AbstractContextManager[None]:
     """Let `watcher` be told of the forward passes of a backbone whose own `forward` is shadowed, for the block."""
-    entry = (watcher, stream)
-    try:
-        with lock:
-            _backbones.setdefault(id(backbone), []).append(entry)
-        yield
-    finally:
-        with lock:
-            entries = _backbones.get(id(backbone), [])
-            if entry in entries:
-                entries.remove(entry)
-            if not entries:
-                _backbones.pop(id(backbone), None)
+    return listed(_backbones, backbone, (watcher, stream))

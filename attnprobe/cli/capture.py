@@ -156,9 +156,11 @@ def _run(out: Output, model: Any, ids: list[int], recorder: "Recorder", run: Pat
     """Run the model inside of the recording."""
     import torch
 
+    from attnprobe.routes import RETURNED
+
     inputs = torch.tensor([ids], device=model.device)
     # Some of the modules that return their weights do so where they are asked to.
-    asked = {"output_attentions": True} if any(site.route == "returned" for site in recorder.sites) else {}
+    asked = {"output_attentions": True} if any(site.route == RETURNED for site in recorder.sites) else {}
     with (
         recorder,
         torch.no_grad(),
