@@ -36,6 +36,9 @@ def record(
     engine: str = "auto",
     budget: int | str = "256 MiB",
     overwrite: bool = False,
+    resume: bool = False,
+    data: Mapping[str, Any] | None = None,
+    workers: tuple[int, int] = (0, 1),
     text: bool = True,
     threads: str = "own",
 ) -> Recorder:
@@ -64,6 +67,13 @@ def record(
         Bytes of working memory (``"256 MiB"``); what you keep in memory comes on top.
     overwrite
         Replace the run that `to` holds.
+    resume
+        Go on with the run that `to` holds, or start it. Samples that it lists are whole; `Recorder.done` has the names of
+        those that were named. The model, the selection and `data` have to be those of the start.
+    data
+        What the samples are of, kept in the run: anything that JSON has.
+    workers
+        Rank of this process, and how many write the run together, with ``resume=True``.
     text
         Keep token ids and strings; if False, only which tokens repeat.
     threads
@@ -77,6 +87,8 @@ def record(
         If the model's attention cannot be recorded exactly.
     RunExists
         If `to` is taken (when the block is entered).
+    StoreError
+        If the run to go on with is of another model, selection, format or data (when the block is entered).
 
     Examples
     --------
@@ -96,7 +108,7 @@ def record(
         dtype=dtype,
     )
     path = None if to is None else Path(to).absolute()  # a later change of directory does not move the run
-    return Recorder(model, tokenizer, items, path, engine, budget, overwrite, text, threads)
+    return Recorder(model, tokenizer, items, path, engine, budget, overwrite, text, threads, resume, data, workers)
 
 
 def plan(

@@ -1,9 +1,9 @@
 """Whether recorded weights are those that the kernel used: a few rows of each site, times the values, against it."""
 
 import json
-import os
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -79,15 +79,36 @@ class Fidelity(dict[str, SiteFidelity]):
         text += f", {lost:.1%} of weights below the smallest number kept" if lost else ""
         return text + (f"; {apart} of {len(self)} sites not applicable" if apart and self.worst is not None else "")
 
-    def save(self, directory: Path) -> None:
-        """Write it beside a run's manifest; a whole file or none."""
-        part = directory / f"{FILE}.part"
-        part.write_text(json.dumps({key: vars(one) for key, one in self.items()}, indent=1))
-        os.replace(part, directory / FILE)
+    def describe(self) -> dict[str, Any]:
+        """As it is kept in a journal."""
+        return {key: vars(one) for key, one in self.items()}
+
+    @classmethod
+    def read(cls, found: Mapping[str, Any], path: Path) -> "Fidelity":
+        """What `path` keeps of it.
+
+        Raises
+        ------
+        CorruptRun
+            If it makes no sense.
+        """
+        try:
+            return cls({str(key): _checked(one) for key, one in found.items()})
+        except (ValueError, TypeError, AttributeError) as error:
+            raise CorruptRun(f"{path}: the fidelity makes no sense: {error}") from error
+
+    @classmethod
+    def merge(cls, parts: Sequence["Fidelity"]) -> "Fidelity":
+        """Of several recordings: at each site the worst."""
+        merged = cls()
+        for part in parts:
+            for key, one in part.items():
+                merged[key] = _worse(merged[key], one) if key in merged else one
+        return merged
 
     @classmethod
     def load(cls, directory: Path) -> "Fidelity | None":
-        """Read it; None where a run has none.
+        """Read the file of a run of format 3; None where a run has none.
 
         Raises
         ------
@@ -100,8 +121,7 @@ class Fidelity(dict[str, SiteFidelity]):
         try:
             if path.stat().st_size > LARGEST:
                 raise ValueError("it is too large")
-            found: Any = json.loads(path.read_text())
-            return cls({str(key): _checked(one) for key, one in found.items()})
+            return cls.read(json.loads(path.read_text()), path)
         except (ValueError, TypeError, AttributeError) as error:
             raise CorruptRun(f"{path} makes no sense: {error}; delete it") from error
 
@@ -112,3 +132,15 @@ def _checked(record: Mapping[str, Any]) -> SiteFidelity:
     if not all(isinstance(n, float) for n in numbers) or not isinstance(one.dtype, str):
         raise ValueError(f"{record!r} is no site's")
     return one
+
+
+def _worse(a: SiteFidelity, b: SiteFidelity) -> SiteFidelity:
+    """Of two findings at one site the worst in each respect."""
+    told = [one for one in (a, b) if one.difference is not None]
+    worst = max(told, key=lambda one: (math.isnan(one.difference or 0.0), one.difference), default=a)
+    return replace(
+        worst,
+        row_sum=largest([a.row_sum, b.row_sum]),
+        lost=largest([a.lost, b.lost]),
+        reason="" if told else a.reason,
+    )

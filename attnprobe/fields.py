@@ -13,9 +13,11 @@ if TYPE_CHECKING:  # reading a run takes no torch
 
 Rows = range | tuple[int, ...]
 
-# What values may be stored in, and bytes of one; `WEIGHT_DTYPES` are those that weights may be stored in.
-DTYPES = {"float32": 4, "float16": 2, "bfloat16": 2, "int32": 4}
-WEIGHT_DTYPES = ("float32", "float16", "bfloat16")
+# What values may be stored in, and bytes of one; those that weights may be stored in, the most precise first (codes.py
+# has "log-uint8"); those that a measure may be stored in.
+DTYPES = {"float32": 4, "float16": 2, "bfloat16": 2, "int32": 4, "log-uint8": 1}
+WEIGHT_DTYPES = ("float32", "float16", "bfloat16", "log-uint8")
+MEASURE_DTYPES = ("float32", "float16", "bfloat16", "int32")
 MAP = ("query", "key")
 LARGEST_K = 4096  # of the largest weights of a row
 STATISTICS = ("mean", "std", "count")  # of a row measure over valid rows
@@ -86,12 +88,16 @@ class TokenSequence:
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """One example: its number and name in the run, its sequences, the length of its prompt."""
+    """One example: its number and name in the run, its sequences, the length of its prompt.
+
+    `named` tells that the name was given, and is the sample's in every attempt at it; else it is but a number.
+    """
 
     index: int
     id: str
     sequences: Mapping[str, TokenSequence] = field(repr=False)
     prompt_length: int
+    named: bool = False
 
     @property
     def main(self) -> TokenSequence:
@@ -114,7 +120,7 @@ class Field:
     heads
         The kept heads, ascending.
     dtype
-        ``"float32"``, ``"float16"``, ``"bfloat16"`` or ``"int32"``.
+        ``"float32"``, ``"float16"``, ``"bfloat16"``, ``"int32"`` or ``"log-uint8"``.
     what
         What the values are: ``"weights"``, ``"top"`` (the largest ones; their columns are ``"top_keys"``, the mass of
         the others ``"top_rest"``), or the name of a measure.
@@ -152,7 +158,8 @@ class Block:
     start
         Position of the first column. Columns outside of the block are zero.
     values
-        ``[head, query, key]``, or what the field's axes are, on the CPU, in the field's dtype.
+        ``[head, query, key]``, or what the field's axes are, on the CPU, in the torch dtype that the field's is stored
+        as (`codes.STORED_AS`).
     """
 
     heads: tuple[int, ...]

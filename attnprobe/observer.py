@@ -50,6 +50,8 @@ class Observer:
         Looks token strings up, if there is a tokenizer; whether ids are kept at all.
     every_thread, check
         Whether calls of other threads than this one are seen; what refuses forward passes that do not fit.
+    counter
+        What samples are numbered by.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class Observer:
         text: bool,
         every_thread: bool,
         check: Callable[[int, ForwardInputs, Forward], None],
+        counter: Iterator[int],
     ) -> None:
         self._anatomy = anatomy
         self._kept = kept
@@ -83,6 +86,7 @@ class Observer:
         own = tuple(keepers.values())
         self._committer = Committer(self._streams, self._copies, store, kept, own, strings, text)
         self._told = Told()
+        self._counter = counter
         self._count = 0
         self._pauses = 0
         self._paused_forwards = 0
@@ -106,14 +110,16 @@ class Observer:
             self._pauses -= 1
 
     @contextmanager
-    def naming(self, name: str | None, prompt_length: int | None) -> Iterator[None]:
-        """Name the samples that start inside of this block, and tell the length of their prompts."""
-        with self._told.naming(name, prompt_length):
+    def naming(
+        self, name: str | Sequence[str] | None, prompt_length: int | None, index: int | Sequence[int] | None = None
+    ) -> Iterator[None]:
+        """Name the samples that start inside of this block, and tell the length of their prompts and their numbers."""
+        with self._told.naming(name, prompt_length, index):
             yield
 
     def _open_sample(self, row: int, batch: int) -> Growing:
-        index, self._count = self._count, self._count + 1
-        return self._told.open(index, row, batch)
+        self._count += 1
+        return self._told.open(next(self._counter), row, batch)
 
     # --- what the hooks tell -------------------------------------------------------------------------------------
 
@@ -281,6 +287,12 @@ class Observer:
                     for lineage in grown:
                         self._committer.discard(lineage)
                 raise
+
+    def commit_ended(self) -> None:
+        """Commit the samples that have ended, whatever has to be waited for."""
+        with self._lock:
+            self._committer.commit_ended()
+            self._copies.land(wait=True)
 
     # --- the end -------------------------------------------------------------------------------------------------
 

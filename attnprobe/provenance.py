@@ -1,22 +1,25 @@
 """What a run says of its origin: model, configuration, versions."""
 
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+import torch
 import xxhash
-from torch import nn
+from torch import Tensor, nn
 
 from attnprobe.fields import Site
 from attnprobe.keep import Kept
 from attnprobe.store.base import Manifest
 from attnprobe.version import VERSION
 
+SAMPLED = 64  # numbers of each parameter that the fingerprint looks at
+
 
 def describe_model(model: nn.Module) -> dict[str, Any]:
-    """Class, name, revision and configuration hash of a model."""
+    """Class, name, revision, and hashes of the configuration and of some of the parameters of a model."""
     config: Any = getattr(model, "config", None)
     text = config.to_json_string(use_diff=False) if hasattr(config, "to_json_string") else repr(config)
     parameter = next(model.parameters(), None)
@@ -25,13 +28,37 @@ def describe_model(model: nn.Module) -> dict[str, Any]:
         "name": getattr(config, "_name_or_path", None) or None,
         "revision": getattr(config, "_commit_hash", None),
         "config_xxh3": xxhash.xxh3_64_hexdigest(text.encode()),
+        "parameters_xxh3": fingerprint(model),
         "attention": getattr(config, "_attn_implementation", None),
         "dtype": None if parameter is None else str(parameter.dtype).removeprefix("torch."),
         "device": None if parameter is None else parameter.device.type,
     }
 
 
-def make_manifest(model: dict[str, Any], sites: Sequence[Site], keep: Sequence[Kept], text: bool) -> Manifest:
+def fingerprint(model: nn.Module) -> str | None:
+    """A hash of the first numbers of every parameter: another checkpoint of the same configuration has another one.
+
+    None where parameters are not at hand (on the meta device, offloaded, sharded).
+    """
+    parts: dict[str, list[Tensor]] = {}
+    for parameter in model.parameters():
+        if type(parameter) is not nn.Parameter or parameter.device.type == "meta":
+            return None
+        some = parameter.detach().flatten()[:SAMPLED] if parameter.dim() else parameter.detach()[None]
+        parts.setdefault(str(parameter.device), []).append(some.contiguous().view(torch.uint8))
+    digest = xxhash.xxh3_64()
+    for own in parts.values():  # one copy a device
+        digest.update(torch.cat(own).cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def make_manifest(
+    model: dict[str, Any],
+    sites: Sequence[Site],
+    keep: Sequence[Kept],
+    text: bool,
+    data: Mapping[str, Any] | None = None,
+) -> Manifest:
     """The manifest of a recording that starts now."""
     return Manifest(
         model=model,
@@ -40,6 +67,7 @@ def make_manifest(model: dict[str, Any], sites: Sequence[Site], keep: Sequence[K
         versions=versions(),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         text=text,
+        data=data,
     )
 
 

@@ -1,8 +1,10 @@
 """The recorder: opens and closes a recording. What happens in between is the observer's."""
 
+import json
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from itertools import count
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -50,6 +52,9 @@ class Recorder:
         overwrite: bool,
         text: bool,
         threads: str,
+        resume: bool = False,
+        data: Mapping[str, Any] | None = None,
+        workers: tuple[int, int] = (0, 1),
     ) -> None:
         if threads not in ("own", "all"):
             raise SelectionError(f'threads={threads!r}: write "own" or "all"')
@@ -66,7 +71,9 @@ class Recorder:
         self.sites: tuple[Site, ...] = tuple(self._anatomy.sites[number] for number in self._watched)
         self._engine = get_engine(engine)
         self._budget = parse_bytes(budget)
+        _check_way(to, overwrite, resume, workers)
         self._to, self._overwrite, self._text = to, overwrite, text
+        self._resume, self._data, self._workers = resume, _plain(data), workers
         self._strings = Strings(tokenizer) if tokenizer is not None and text else None
         self._every_thread = threads == "all"
         self._state = "new"
@@ -86,11 +93,13 @@ class Recorder:
             self._planners = {
                 name: Planner(self._model, self._anatomy, items, self._budget, self._to, stream=name) for name in names
             }
-        manifest = make_manifest(describe_model(self._model), self._anatomy.sites, self._kept, self._text)
+        manifest = make_manifest(describe_model(self._model), self._anatomy.sites, self._kept, self._text, self._data)
         if self._to is None:
             self._store = MemoryStore(manifest)
         else:
-            self._store = DirectoryWriter(self._to, manifest, self._overwrite, self._budget // 4)
+            self._store = DirectoryWriter(
+                self._to, manifest, self._overwrite, self._budget // 4, self._resume, self._workers
+            )
         with ExitStack() as undo:
             undo.callback(self._settle, failed=True)
             undo.callback(self._store.close)
@@ -104,6 +113,7 @@ class Recorder:
                 self._text,
                 self._every_thread,
                 self._check,
+                self._numbers(),
             )
             with ExitStack() as unwatch:
                 unwatch.enter_context(watching(self._model, self._anatomy, self._watched, self._observer))
@@ -125,6 +135,7 @@ class Recorder:
         try:
             with ExitStack() as last:  # each is done, whatever becomes of the others
                 last.callback(self._store.close)
+                last.callback(self._note_fidelity)
                 last.callback(self._observer.finish)
                 last.callback(self._undo.close)
             if error is None:
@@ -137,6 +148,16 @@ class Recorder:
             error.add_note(f"attnprobe, while closing the recording: {late}")
         finally:
             self._settle(failed)
+
+    def _note_fidelity(self) -> None:
+        if isinstance(self._store, DirectoryWriter):
+            self._store.note("fidelity", self.fidelity.describe())
+
+    def _numbers(self) -> Iterator[int]:
+        """Numbers of samples that are given none: behind those that the run lists, apart from other workers'."""
+        rank, world = self._workers
+        first = self._store.next_index if isinstance(self._store, DirectoryWriter) else 0
+        return count(-(-first // world) * world + rank, world)
 
     def _warn_of_infidelity(self) -> None:
         for key in self.fidelity.off[:1]:
@@ -153,7 +174,6 @@ class Recorder:
             if failed:
                 self._store.remove_if_empty()
             else:
-                self.fidelity.save(self._store.path)
                 self._store.drop_replaced()
 
     def _check(self, stream: int, inputs: ForwardInputs, forward: Forward) -> None:
@@ -182,6 +202,19 @@ class Recorder:
             return Run(self._store, self.fidelity)
         return open_run(self._store.path)
 
+    def flush(self) -> None:
+        """List the samples that have ended, and wait until they are durable; else that is done in groups.
+
+        Raises
+        ------
+        StoreError
+            If something of them could not be written.
+        """
+        self._check_open()
+        self._observer.commit_ended()
+        if isinstance(self._store, DirectoryWriter):
+            self._store.flush()
+
     @contextmanager
     def paused(self) -> Iterator[None]:
         """Make no weights inside of this block; tokens are still counted, so a sample may go on afterwards."""
@@ -189,21 +222,35 @@ class Recorder:
         with self._observer.paused():
             yield
 
+    @property
+    def done(self) -> frozenset[str]:
+        """Ids of the named samples that the run listed already when this recording started."""
+        self._check_open()
+        return self._store.done if isinstance(self._store, DirectoryWriter) else frozenset()
+
     @contextmanager
-    def sample(self, id: str | None = None, prompt_length: int | None = None) -> Iterator[None]:
+    def sample(
+        self,
+        id: str | Sequence[str] | None = None,
+        prompt_length: int | None = None,
+        index: int | Sequence[int] | None = None,
+    ) -> Iterator[None]:
         """Name the sample that starts inside of this block, and tell how long its prompt is.
 
         Parameters
         ----------
         id
-            Name; in a batch, ``/0``, ``/1``, ... are added.
+            Name; in a batch, ``/0``, ``/1``, ... are added, or give one a row. Where a run is gone on with
+            (``resume=True``), two samples of one name are two attempts at one sample.
         prompt_length
             Tokens of the prompt, padding not counted, for a prompt that comes in several forward passes.
+        index
+            Its number in the run, or one a row; the next ones if None.
         """
         self._check_open()
         if prompt_length is not None and prompt_length < 1:
             raise SelectionError(f"prompt_length={prompt_length}: a prompt has at least one token")
-        with self._observer.naming(id, prompt_length):
+        with self._observer.naming(id, prompt_length, index):
             yield
 
     def _check_open(self) -> None:
@@ -224,3 +271,25 @@ def _refuse(model: nn.Module, anatomy: Anatomy, watched: Sequence[int]) -> None:
         implementation = str(implementation_of(anatomy.modules[number])) if on_registry else "sdpa"
         if meaning_of(implementation) is None:
             raise UnsupportedModel(unknown(implementation))
+
+
+def _check_way(to: Path | None, overwrite: bool, resume: bool, workers: tuple[int, int]) -> None:
+    """Refuse ways of starting a run that contradict each other."""
+    rank, world = workers
+    if not 0 <= rank < world:
+        raise SelectionError(f"workers={workers}: write (rank, number of workers), with 0 <= rank < number")
+    if resume and overwrite:
+        raise SelectionError("resume=True goes on with the run that is there, overwrite=True replaces it: choose one")
+    if world > 1 and not resume:
+        raise SelectionError("several workers write one run with resume=True: none can know who starts it")
+    if to is None and resume:
+        raise SelectionError('resume=True goes on with a run directory: say which, as in to="runs/corpus"')
+
+
+def _plain(data: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """What JSON makes of it, so that it can be compared with what a run holds."""
+    try:
+        found: dict[str, Any] | None = None if data is None else json.loads(json.dumps(dict(data)))
+    except (TypeError, ValueError) as error:
+        raise SelectionError(f"data= is kept as JSON, and this is none: {error}") from error
+    return found

@@ -177,4 +177,5 @@ def open_run(path: str | Path) -> Run:
     StoreError
         If there is no run, or one that this version does not read.
     """
-    return Run(DirectoryReader(Path(path)), Fidelity.load(Path(path)))
+    reader = DirectoryReader(Path(path))
+    return Run(reader, reader.fidelity)

@@ -58,7 +58,10 @@ class GrowingSequence:
 
 @dataclass
 class Growing:
-    """A sample while it grows; `row` is its row of the batch, `users` how many lineages may still add to it."""
+    """A sample while it grows; `row` is its row of the batch, `users` how many lineages may still add to it.
+
+    `named` tells that the user gave its id.
+    """
 
     index: int
     id: str
@@ -74,6 +77,7 @@ class Growing:
     guessed: bool = False
     called: bool = False
     paused: bool = False
+    named: bool = False
 
     def sequence(self, name: str) -> GrowingSequence:
         """A sequence of the sample, empty if nothing of it was seen."""
@@ -103,7 +107,7 @@ class Growing:
         """The sample as it is kept; `strings` gives tokens and texts of ids. Without `text`, ids tell only repeats."""
         sequences = {name: one.finish(strings, text) for name, one in self.sequences.items()}
         prompt = (self.prompt_length or 0) if MAIN in sequences else self.length
-        return Sample(self.index, self.id, sequences, min(prompt, self.length))
+        return Sample(self.index, self.id, sequences, min(prompt, self.length), self.named)
 
 
 def first_occurrence(ids: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:

@@ -24,9 +24,10 @@ from store_contract import MANIFEST, Made, block, field, only_field, sample, who
 import attnprobe as ap  # noqa: E402
 from attnprobe.errors import CorruptRun, RunExists, StoreError  # noqa: E402
 from attnprobe.fields import Block, Field, TokenSequence, decode_rows, encode_rows  # noqa: E402
-from attnprobe.store import directory, read_directory, shard, validate_fields  # noqa: E402
+from attnprobe.store import directory, files, shard, shard_file, target, validate_fields  # noqa: E402
 from attnprobe.store.directory import DirectoryWriter  # noqa: E402
 from attnprobe.store.join import BLOCK, RowJoiner  # noqa: E402
+from attnprobe.store.journal import torn_bytes  # noqa: E402
 from attnprobe.store.memory import MemoryStore  # noqa: E402
 from attnprobe.store.read_directory import DirectoryReader  # noqa: E402
 
@@ -111,6 +112,11 @@ def fill(made: Made, count: int = 2, first: int = 0, **parts: Any) -> None:
         made.writer.commit(sample(index, **parts))
 
 
+def settle(made: Made) -> None:
+    """Wait until what was handed to the disk is there."""
+    made.writer._listing.wait()  # type: ignore[attr-defined]
+
+
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
     """A finished run of two samples."""
@@ -130,11 +136,14 @@ def journal(run: Path) -> Path:
 
 
 def rewrite(run: Path, change: Callable[[dict[str, Any]], None]) -> None:
-    """Change the journal's only line, with a checksum that fits."""
-    record = json.loads(journal(run).read_bytes()[9:])
+    """Change the journal's line that lists samples, with a checksum that fits."""
+    lines = journal(run).read_bytes().splitlines(keepends=True)
+    (number,) = (n for n, line in enumerate(lines) if b'"samples"' in line)
+    record = json.loads(lines[number][9:])
     change(record)
     text = json.dumps(record).encode()
-    journal(run).write_bytes(b"%08x %s\n" % (zlib.crc32(text), text))
+    lines[number] = b"%08x %s\n" % (zlib.crc32(text), text)
+    journal(run).write_bytes(b"".join(lines))
 
 
 def assert_sample(reader: DirectoryReader, index: int) -> None:
@@ -151,12 +160,12 @@ def test_every_shard_is_read_without_attnprobe(run: Path) -> None:
     assert json.loads(bytes(tensors["0/sequences/main/tokens"].tolist())) == list("abcdefgh")
     with safe_open(file, "numpy") as opened:
         assert set(opened.keys()) == set(tensors)
-        assert opened.metadata()["attnprobe.format"] == "3"
+        assert opened.metadata()["attnprobe.format"] == "4"
 
 
 def test_the_manifest_says_what_the_run_is_of(run: Path) -> None:
     manifest = json.loads((run / "manifest.json").read_text())
-    assert manifest["format"] == 3
+    assert manifest["format"] == 4
     assert manifest["versions"] == {"attnprobe": "0.1.0", "torch": "2"}
     assert manifest["keep"] == [{"what": "weights", "layers": "all", "keys": "all"}]
     assert manifest["model"] == {"class": "Tiny", "name": "tiny", "revision": "abc", "config": "0123"}
@@ -166,8 +175,8 @@ def test_the_manifest_says_what_the_run_is_of(run: Path) -> None:
 
 def test_nothing_is_loaded_before_it_is_asked_for(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[str] = []
-    real = read_directory.safe_open
-    monkeypatch.setattr(read_directory, "safe_open", lambda path, fw: opened.append(path.name) or real(path, fw))
+    real = shard_file.ShardFile
+    monkeypatch.setattr(shard_file, "ShardFile", lambda path, size: opened.append(path.name) or real(path, size))
     whole = ap.open(run)
     head = whole.sample(1)[0, 1]
     assert "2 samples x 1 layer x 3 heads x 8 tokens" in repr(whole) and "8 x 8" in repr(head)
@@ -191,14 +200,13 @@ def test_a_killed_run_lists_nothing_and_its_partial_file_never_opens(tmp_path: P
     assert not len(reader.samples) and reader.nbytes == 0
     with pytest.raises(Exception, match="header"):
         load_file(partial)
-    with pytest.raises(CorruptRun, match="does not list"):
-        reader._open(partial.name, "numpy")
 
 
 def test_a_killed_run_keeps_the_groups_that_were_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(directory, "GROUP", 2000)
     made = on_disk(tmp_path / "run")
     fill(made, 5)  # 768 bytes each: three make a group
+    settle(made)
     reader = made.reader()
     assert [s.index for s in reader.samples] == [0, 1, 2]
     assert_sample(reader, 2)
@@ -276,18 +284,22 @@ def test_an_overwrite_that_cannot_start_puts_the_old_run_back(run: Path, monkeyp
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(directory.json, "dumps", refuse)
+        patch.setattr(target.json, "dumps", refuse)
         with pytest.raises(StoreError, match="No space left"):
             on_disk(run, overwrite=True)
     assert names(run) == ["run"]
     assert_sample(DirectoryReader(run), 1)
 
 
+def fail(*_: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
 def test_an_overwrite_whose_journal_fails_puts_the_old_run_back(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = on_disk(run, overwrite=True)
     fill(made, 1)
     with monkeypatch.context() as patch:
-        patch.setattr(os, "write", lambda *_: (_ for _ in ()).throw(OSError(errno.ENOSPC, "No space left")))
+        patch.setattr(made.writer._journal, "append", fail)  # type: ignore[attr-defined]
         with pytest.raises(StoreError, match="No space left"):
             made.writer.close()
     made.writer.remove_if_empty()  # type: ignore[attr-defined]
@@ -302,6 +314,7 @@ def test_an_overwrite_deletes_the_old_run_once_it_lists_samples(
     monkeypatch.setattr(directory, "GROUP", 1 if when == "first listing" else 1 << 20)
     made = on_disk(run, overwrite=True)
     fill(made, 1)
+    settle(made)
     assert len(names(run)) == (1 if when == "first listing" else 2)
     made.writer.close()
     made.writer.remove_if_empty()  # type: ignore[attr-defined]
@@ -319,7 +332,7 @@ def test_a_failed_start_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytes
     def full(file: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(os, "fsync", full)
+    monkeypatch.setattr(files, "sync", full)
     with pytest.raises(StoreError, match="No space left on device; free space"):
         on_disk(tmp_path / "run")
     assert not (tmp_path / "run").exists()
@@ -335,8 +348,8 @@ def test_opening_what_is_no_run_says_so(tmp_path: Path, path: str) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"format": 4}, "format 4, which a newer attnprobe wrote; .*upgrade attnprobe"),
-        ({"format": None}, "format None, and this version of attnprobe reads 1 to 3"),
+        ({"format": 5}, "format 5, which a newer attnprobe wrote; .*upgrade attnprobe"),
+        ({"format": None}, "format None, and this version of attnprobe reads 1 to 4"),
         ({"sites": 3}, "is not a manifest"),
         ({"surprise": 3}, "is not a manifest"),
     ],
@@ -367,12 +380,19 @@ def test_a_torn_line_is_cut(run: Path) -> None:
     assert_sample(DirectoryReader(run), 1)
 
 
+@pytest.mark.parametrize("junk", [b"junk\n", b"\0" * 40 + b"\n", b"00000000 {}\n"])
+def test_a_last_line_that_was_torn_is_not_there(run: Path, junk: bytes) -> None:
+    journal(run).write_bytes(journal(run).read_bytes() + junk)
+    assert_sample(DirectoryReader(run), 1)
+    assert torn_bytes(journal(run)) == len(junk)
+
+
 @pytest.mark.parametrize(
     "junk", [b"junk\n", b"zzzzzzzz {}\n", b"00000000 {}\n", b"\xff\xfe\n", b"\n", b"%08x []\n" % zlib.crc32(b"[]")]
 )
 def test_a_damaged_line_is_named(run: Path, junk: bytes) -> None:
     whole = journal(run).read_bytes()
-    for number, data in ((2, whole + junk), (1, junk + whole), (2, whole + junk + whole)):
+    for number, data in ((1, junk + whole), (4, whole + junk + whole)):
         journal(run).write_bytes(data)
         with pytest.raises(CorruptRun, match=rf"{journal(run).name}, line {number} is damaged"):
             DirectoryReader(run)
@@ -382,7 +402,7 @@ def test_a_flipped_bit_in_the_journal_is_noticed(run: Path) -> None:
     data = bytearray(journal(run).read_bytes())
     data[len(data) // 2] ^= 1
     journal(run).write_bytes(bytes(data))
-    with pytest.raises(CorruptRun, match="line 1 is damaged"):
+    with pytest.raises(CorruptRun, match="line 2 is damaged"):
         DirectoryReader(run)
 
 
@@ -471,7 +491,6 @@ BLOCK0 = "fields.0.blocks.0"
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("id", 3),
         ("prompt_length", 9),
         ("prompt_length", True),
         ("sequences", []),
@@ -653,9 +672,12 @@ def test_a_field_that_is_there_twice_is_refused(run: Path) -> None:
         DirectoryReader(run).fields(1)
 
 
-@pytest.mark.parametrize("index", [-1, "0", None, True, 1.0, []])
-def test_an_index_that_is_none_is_refused_at_open(run: Path, index: object) -> None:
-    rewrite(run, change_sample("index", index))
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [*(("index", index) for index in (-1, "0", None, True, 1.0, [])), ("id", 3), ("named", 1)],
+)
+def test_an_index_or_id_that_is_none_is_refused_at_open(run: Path, key: str, value: object) -> None:
+    rewrite(run, change_sample(key, value))
     with pytest.raises(CorruptRun, match="a record makes no sense"):
         DirectoryReader(run)
 
@@ -751,7 +773,7 @@ def test_a_reader_survives_a_change_of_directory(run: Path, tmp_path: Path, monk
 def test_tensors_that_a_shard_lacks_are_named(run: Path) -> None:
     rewrite(run, lambda record: record["samples"][0]["fields"][0]["blocks"][0].update(tensor="0/gone"))
     reader = DirectoryReader(run)
-    with pytest.raises(CorruptRun, match=r"safetensors, tensor 0/gone"):
+    with pytest.raises(CorruptRun, match=r"safetensors has no tensor 0/gone"):
         whole_map(reader, (0,), range(8))
 
 
@@ -776,38 +798,54 @@ class Disk:
         return self._write(file, data, offset)
 
 
-def test_a_full_disk_is_an_error_and_costs_no_earlier_sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_an_error_and_costs_no_listed_sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     disk = Disk(monkeypatch)
     made = on_disk(tmp_path / "run", held=0)
     fill(made, 2)
+    made.writer.flush()  # type: ignore[attr-defined]
     disk.room = 100  # a part of the next block fits
-    made.writer.write(field(3, 1), block(range(0), 8))
+    made.writer.write(field(2), block(range(8), 8))
+    made.writer.commit(sample(2))
     with pytest.raises(StoreError, match=r"cannot write .*No space left on device; samples .* are whole. Free space"):
-        made.writer.write(field(2), block(range(8), 8))
+        made.writer.flush()  # type: ignore[attr-defined]
     disk.room = 1 << 40  # also where room comes back, what lacks a block is never listed
     with pytest.raises(StoreError, match=r"takes no more since a write failed: .*No space left"):
-        made.writer.commit(sample(2))
-    reader = made.read()
+        made.writer.write(field(3), block(range(8), 8))
+    made.writer.close()
+    reader = made.reader()
     assert isinstance(reader, DirectoryReader)
     assert [s.index for s in reader.samples] == [0, 1]
     assert_sample(reader, 0)
     assert_sample(reader, 1)
-    assert len(load_file(shards(tmp_path / "run")[0])) == 2
+    assert len(shards(tmp_path / "run")) == 1
+
+
+def test_a_disk_that_fails_late_stops_the_recording(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    disk = Disk(monkeypatch)
+    made = on_disk(tmp_path / "run", held=0)
+    disk.room = 0
+    with pytest.raises(StoreError, match="No space left"):
+        for index in range(1000):  # 16 MiB are buffers
+            made.writer.write(field(index), block(range(8), 100_000, seed=index))
+    with pytest.raises(StoreError, match="takes no more"):
+        made.writer.write(field(1000), block(range(8), 8))
 
 
 def test_an_interrupted_write_is_never_listed(made_run: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(made_run, 1)
-    real = os.pwrite
+    writer: Any = made_run.writer
+    real = writer._ring.borrow
 
-    def interrupt(*arguments: Any) -> int:
-        monkeypatch.setattr(os, "pwrite", real)
+    def interrupt() -> None:
+        monkeypatch.setattr(writer._ring, "borrow", real)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(os, "pwrite", interrupt)
+    writer.flush()
+    monkeypatch.setattr(writer._ring, "borrow", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        made_run.writer.write(field(1), block(range(8), 8))
+        writer.write(field(1), block(range(8), 8))
     with pytest.raises(StoreError, match="takes no more"):
-        made_run.writer.commit(sample(1))
+        writer.commit(sample(1))
     assert [s.index for s in made_run.read().samples] == [0]
 
 
@@ -822,7 +860,8 @@ def test_samples_in_a_shard_that_cannot_be_finished_are_not_listed(
 ) -> None:
     monkeypatch.setattr(shard, "SIZE", shard.HEADER + 2000)
     fill(made_run, 3)  # two in the first shard, which is whole; one in the second
-    real, failed = os.fsync, []
+    settle(made_run)
+    real, failed = files.sync, []
 
     def broken(file: int) -> None:
         if not failed:
@@ -830,7 +869,7 @@ def test_samples_in_a_shard_that_cannot_be_finished_are_not_listed(
             raise OSError(errno.EIO, "Input/output error")
         real(file)
 
-    monkeypatch.setattr(os, "fsync", broken)
+    monkeypatch.setattr(files, "sync", broken)
     with pytest.raises(StoreError, match="Input/output error"):
         made_run.writer.close()
     made_run.writer.close()
@@ -839,24 +878,33 @@ def test_samples_in_a_shard_that_cannot_be_finished_are_not_listed(
     assert [path.suffix for path in shards(tmp_path / "run")] == [".safetensors"]
 
 
+@pytest.mark.parametrize("call", ["write", "sync"])
 def test_a_journal_that_fails_leaves_no_torn_line(
-    made_run: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    made_run: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
-    monkeypatch.setattr(directory, "GROUP", 1)
     fill(made_run, 1)
+    made_run.writer.flush()  # type: ignore[attr-defined]
     before = journal(tmp_path / "run").read_bytes()
-    real = os.write
+    file = made_run.writer._journal._file  # type: ignore[attr-defined]
+    write, sync = files.write, files.sync
 
-    def full(file: int, data: bytes) -> int:
-        monkeypatch.setattr(os, "write", lambda *_: (_ for _ in ()).throw(OSError(errno.ENOSPC, "No space left")))
-        return real(file, data[:20])
+    def half(to: int, data: memoryview, offset: int) -> None:
+        write(to, data[:20] if to == file and call == "write" else data, offset)
+        if to == file and call == "write":
+            fail()
 
-    monkeypatch.setattr(os, "write", full)
-    with pytest.raises(StoreError, match=r"cannot write the journal of .*No space left; free space"):
-        fill(made_run, 1, first=1)
+    def unsure(to: int) -> None:
+        if to == file and call == "sync":
+            fail()
+        sync(to)
+
+    monkeypatch.setattr(files, "write", half)
+    monkeypatch.setattr(files, "sync", unsure)
+    fill(made_run, 1, first=1)
+    with pytest.raises(StoreError, match=r"cannot write the journal .*No space left on device; free space"):
+        made_run.writer.flush()  # type: ignore[attr-defined]
     assert journal(tmp_path / "run").read_bytes() == before
-    monkeypatch.setattr(os, "write", real)
-    assert [s.index for s in made_run.read().samples] == [0, 1]  # its blocks are whole, so closing lists it
+    assert [s.index for s in made_run.reader().samples] == [0]
 
 
 # --- shards -------------------------------------------------------------------------------------------------------
@@ -902,8 +950,10 @@ def test_two_readers_read_while_a_writer_adds(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(directory, "GROUP", 1)
     made = on_disk(tmp_path / "run")
     fill(made, 1)
+    settle(made)
     first = DirectoryReader(tmp_path / "run")
     fill(made, 1, first=1)
+    settle(made)
     second = DirectoryReader(tmp_path / "run")
     assert (len(first.samples), len(second.samples)) == (1, 2)
     assert_sample(first, 0)

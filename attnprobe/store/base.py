@@ -9,8 +9,8 @@ import numpy as np
 from attnprobe.fields import Block, Field, Piece, Sample, Site
 from attnprobe.shapes import Shaped
 
-FORMAT = 3
-READABLE = (1, 2, 3)  # 1 had weights only, 2 no routes, and a main sequence in every sample
+FORMAT = 4
+READABLE = (1, 2, 3, 4)  # 1 had weights only, 2 no routes and a main sequence in every sample, 3 one writer
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,8 @@ class Manifest:
         Of attnprobe, torch, transformers and Python.
     created
         UTC, ISO 8601.
+    data
+        What the samples are of, where the user said it; a recording that goes on has to be of the same.
     """
 
     model: Mapping[str, Any]
@@ -40,6 +42,7 @@ class Manifest:
     created: str
     format: int = FORMAT
     text: bool = True
+    data: Mapping[str, Any] | None = None
 
 
 @runtime_checkable

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from attnprobe.codes import decode
 from attnprobe.errors import StoreError
 from attnprobe.fields import Block, Field, Piece, Sample
 from attnprobe.shapes import Shaped
@@ -85,7 +86,9 @@ class MemoryStore:
     def values(
         self, field: Field, piece: Piece, heads: slice, rows: slice, columns: slice
     ) -> Shaped[np.ndarray, "head query key"]:
-        """A part of a block."""
+        """A part of a block; bfloat16 and codes come as float32."""
         part = piece.place[heads, rows, columns]
-        array: np.ndarray = (part.float() if field.dtype == "bfloat16" else part).numpy()
-        return array
+        if field.dtype == "bfloat16":  # which numpy does not know
+            wide: np.ndarray = part.float().numpy()
+            return wide
+        return decode(part.numpy(), field.dtype)

@@ -2,31 +2,33 @@
 
 import json
 import math
-import re
+import threading
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
 
+from attnprobe.codes import decode
 from attnprobe.errors import CorruptRun, StoreError
+from attnprobe.fidelity import Fidelity
 from attnprobe.fields import DTYPES, MAP, Field, Piece, Sample, TokenSequence, decode_rows
 from attnprobe.shapes import Int, Shaped
 from attnprobe.store.base import FORMAT, READABLE, Manifest
-from attnprobe.store.journal import read_lines
-from attnprobe.store.validate import PARTS, STORED, Records, check_directory, make_manifest, open_plain
-from attnprobe.store.validate_fields import NUMBER
+from attnprobe.store.files import read_plain
+from attnprobe.store.listed import Journalled, check_shards, read_journals, unite
+from attnprobe.store.shard_file import ShardFiles
+from attnprobe.store.validate import PARTS, STORED, Records, make_manifest
 
-_FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}\.safetensors")
-OPEN_FILES = 16
 DECODED = 64  # samples whose fields are held as objects
 
 
 class DirectoryReader:
-    """Reads a run directory; safe while a writer adds to it (open it again to see more).
+    """Reads a run directory; safe while writers add to it (open it again to see more).
+
+    Several threads may read at once, and it may be pickled: what is open is left out.
 
     Raises
     ------
@@ -41,51 +43,30 @@ class DirectoryReader:
         self.path = path
         self._manifest = read_manifest(path)
         self._sites = {site.key: site for site in self._manifest.sites}
-        self._records: dict[int, dict[str, Any]] = {}
-        self._shards: dict[str, int] = {}
-        self._checker = Records(path, self._sites, self._shards)
+        listed = unite(read_journals(path))
+        check_shards(path, listed)
+        self._records = listed.records
+        self.journals = listed.journals
+        self._checkers = {one.path: Records(path, self._sites, one.shards) for one in listed.journals}
         self._checked: set[int] = set()
-        self._files: OrderedDict[tuple[str, str], Any] = OrderedDict()
+        self._files = ShardFiles(path / "shards")
+        self._lock = threading.Lock()
         self._fields: OrderedDict[int, Mapping[Field, Sequence[Piece]]] = OrderedDict()
         self._nbytes: int | None = None
-        for name in ("shards", "journal"):
-            check_directory(path / name)
-        for journal in sorted((path / "journal").glob("*.jsonl")):
-            try:
-                for line in read_lines(journal):
-                    self._take(journal, line)
-            except OSError as error:
-                raise CorruptRun(f"{journal} cannot be read: {error}; restore it, or record again") from error
 
-    def _take(self, journal: Path, line: Mapping[str, Any]) -> None:
-        try:
-            for shard in line["shards"]:
-                self._check(shard["file"], shard["size"])
-            for record in line["samples"]:
-                index = record["index"]
-                if type(index) is not int or not 0 <= index <= NUMBER:
-                    raise TypeError(f"index {index!r}")
-                self._records[index] = record
-        except (KeyError, TypeError) as error:
-            raise CorruptRun(f"{journal}: a record makes no sense ({error!r}); restore it, or record again") from error
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_lock": None, "_fields": OrderedDict()}
 
-    def _check(self, name: object, size: object) -> None:
-        if not isinstance(name, str) or type(size) is not int or not _FILE.fullmatch(name):
-            raise CorruptRun(f"{self.path}: the journal names {name!r}, which is no name of a shard")
-        file = self.path / "shards" / name
-        if file.is_symlink() or not file.is_file():
-            raise CorruptRun(f"{file} is listed and not there; restore it, or record again")
-        if file.stat().st_size != size:
-            raise CorruptRun(f"{file} has {file.stat().st_size:,} bytes and should have {size:,}; restore it")
-        self._shards[name] = size
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _lock=threading.Lock())
 
-    def _record(self, index: int) -> dict[str, Any]:
-        """The record of a sample, checked when it is first asked for."""
-        record = self._records[index]
+    def _record(self, index: int) -> tuple[dict[str, Any], Journalled]:
+        """The record of a sample, checked when it is first asked for, and its journal."""
+        record, journal = self._records[index]
         if index not in self._checked:
-            self._checker.check(index, record)
+            self._checkers[journal.path].check(index, record)
             self._checked.add(index)
-        return record
+        return record, journal
 
     @property
     def manifest(self) -> Manifest:
@@ -103,13 +84,29 @@ class DirectoryReader:
         return _Samples(self, sorted(self._records))
 
     @property
+    def named(self) -> frozenset[str]:
+        """Ids of the samples whose names were given."""
+        return frozenset(record["id"] for record, _ in self._records.values() if record.get("named"))
+
+    @property
+    def next_index(self) -> int:
+        """The first number above those of all samples."""
+        return max(self._records, default=-1) + 1
+
+    @property
+    def fidelity(self) -> Fidelity | None:
+        """What the recordings found out of the weights; None where none did."""
+        parts = [Fidelity.read(one.fidelity, one.path) for one in self.journals if one.fidelity is not None]
+        return Fidelity.merge(parts) if parts else Fidelity.load(self.path)
+
+    @property
     def nbytes(self) -> int:
         """Bytes of all listed values."""
         if self._nbytes is None:
             self._nbytes = sum(
                 DTYPES[field["dtype"]] * math.prod(block["shape"])
                 for index in self._records
-                for field in self._record(index)["fields"]
+                for field in self._record(index)[0]["fields"]
                 for block in field["blocks"]
             )
         return self._nbytes
@@ -122,18 +119,20 @@ class DirectoryReader:
         CorruptRun
             If its record makes no sense.
         """
-        if sample not in self._records:
-            return {}
-        if sample not in self._fields:
-            self._fields[sample] = self._decode(sample)
+        with self._lock:
+            if sample in self._fields:
+                self._fields.move_to_end(sample)
+                return self._fields[sample]
+        found = self._decode(sample) if sample in self._records else {}
+        with self._lock:
+            found = self._fields.setdefault(sample, found)
             if len(self._fields) > DECODED:
                 self._fields.popitem(last=False)
-        self._fields.move_to_end(sample)
-        return self._fields[sample]
+        return found
 
     def _decode(self, sample: int) -> Mapping[Field, Sequence[Piece]]:
         found: dict[Field, list[Piece]] = {}
-        for record in self._record(sample)["fields"]:
+        for record in self._record(sample)[0]["fields"]:
             heads = tuple(decode_rows(record["heads"]))
             site = self._sites[record["site"]]
             field = Field(
@@ -141,7 +140,7 @@ class DirectoryReader:
             )
             found[field] = [
                 Piece(
-                    tuple(decode_rows(block["heads"])),
+                    heads if block["heads"] == record["heads"] else tuple(decode_rows(block["heads"])),
                     decode_rows(block["rows"]),
                     block["start"],
                     tuple(block["shape"]),
@@ -155,76 +154,60 @@ class DirectoryReader:
         self, field: Field, piece: Piece, heads: slice, rows: slice, columns: slice
     ) -> Shaped[np.ndarray, "head query key"]:
         """A part of a block, read from its file."""
-        file, name = piece.place
-        framework = "pt" if field.dtype == "bfloat16" else "numpy"
-        try:
-            stored = self._open(file, framework).get_slice(name)
-            is_there = stored.get_dtype(), tuple(stored.get_shape())
-            if is_there != (STORED[field.dtype], piece.shape):
-                raise CorruptRun(
-                    f"{self.path / 'shards' / file}, tensor {name} is {is_there[0]} {is_there[1]}, and the journal has "
-                    f"{STORED[field.dtype]} {piece.shape}; restore it, or record again"
-                )
-            part = stored[heads, rows, columns]
-        except SafetensorError as error:
-            raise CorruptRun(f"{self.path / 'shards' / file}, tensor {name}: {error}") from error
-        array: np.ndarray = part.float().numpy() if framework == "pt" else part
-        return array
+        name, tensor = piece.place
+        file = self._files.get(name, self._size(field.sample, name))
+        entry = file.entry(tensor, STORED[field.dtype], piece.shape)
+        height, width, depth = piece.shape
+        parts = range(*heads.indices(height)), range(*rows.indices(width)), range(*columns.indices(depth))
+        return decode(file.part(entry, *parts), field.dtype)
+
+    def _size(self, sample: int, name: str) -> int:
+        """Bytes of a shard that a sample lies in."""
+        journal = self._records[sample][1]
+        if name not in journal.shards:
+            raise CorruptRun(f"{self.path}: a record names the shard {name!r}, which its journal does not list")
+        return journal.shards[name]
 
     def sample(self, index: int) -> Sample:
         """One sample; of its sequences only the lengths are read before they are asked for more."""
-        record = self._record(index)
-        sequences = {name: _StoredSequence(self._load, data) for name, data in record["sequences"].items()}
-        return Sample(index, record["id"], sequences, record["prompt_length"])
+        record, _ = self._record(index)
+        sequences = {name: _StoredSequence(self, index, data) for name, data in record["sequences"].items()}
+        return Sample(index, record["id"], sequences, record["prompt_length"], record.get("named", False))
 
-    def _load(self, part: str, sequence: Mapping[str, Any]) -> Any:
+    def load(self, sample: int, part: str, sequence: Mapping[str, Any]) -> Any:
         """Ids, positions or strings of a sequence."""
-        file, name = sequence[part]["file"], sequence[part]["tensor"]
+        name, tensor = sequence[part]["file"], sequence[part]["tensor"]
         length, problem = sequence["length"], ""
         try:
-            stored = self._open(file, "numpy").get_slice(name)
-            dtype, shape = stored.get_dtype(), stored.get_shape()
-            if dtype != PARTS[part] or len(shape) != 1 or (dtype == "I64" and shape[0] != length):
-                problem = f"is {dtype} {shape}"
-            elif dtype == "I64":
-                return stored[:]
+            file = self._files.get(name, self._size(sample, name))
+            entry = file.entry(tensor, PARTS[part], None)
+            if len(entry.shape) != 1 or (entry.dtype == "I64" and entry.shape[0] != length):
+                problem = f"is {entry.dtype} {entry.shape}"
+            elif entry.dtype == "I64":
+                return file.whole(entry).copy()
             else:
-                strings = json.loads(stored[:].tobytes())
+                strings = json.loads(file.whole(entry).tobytes())
                 if isinstance(strings, list) and len(strings) == length and all(isinstance(s, str) for s in strings):
                     return tuple(strings)
                 problem = "is another list"
-        except (SafetensorError, ValueError, RecursionError) as error:
+        except (CorruptRun, ValueError, RecursionError) as error:
             problem = f"cannot be read: {error}"
         raise CorruptRun(
-            f"{self.path / 'shards' / file}, tensor {name}, which should hold {part} of {length} tokens, {problem}; "
+            f"{self.path / 'shards' / name}, tensor {tensor}, which should hold {part} of {length} tokens, {problem}; "
             "restore it, or record again"
         )
-
-    def _open(self, name: str, framework: str) -> Any:
-        if name not in self._shards:
-            raise CorruptRun(f"{self.path}: a record names the shard {name!r}, which the journal does not list")
-        key = (name, framework)
-        if key not in self._files:
-            try:
-                self._files[key] = safe_open(self.path / "shards" / name, framework)
-            except (OSError, SafetensorError) as error:
-                raise CorruptRun(f"{self.path / 'shards' / name} cannot be read: {error}") from error
-            if len(self._files) > OPEN_FILES:
-                self._files.popitem(last=False)
-        self._files.move_to_end(key)
-        return self._files[key]
 
 
 class _StoredSequence(TokenSequence):
     """A sequence whose ids and strings are read from the run when they are asked for."""
 
-    def __init__(self, load: Callable[[str, Mapping[str, Any]], Any], record: Mapping[str, Any]) -> None:
+    def __init__(self, reader: DirectoryReader, sample: int, record: Mapping[str, Any]) -> None:
         object.__setattr__(self, "length", record["length"])
-        object.__setattr__(self, "_parts", (load, record))
+        object.__setattr__(self, "_parts", (reader, sample, record))
 
     def _part(self, name: str) -> Any:
-        load, record = self.__dict__["_parts"]
-        return load(name, record) if name in record else None
+        reader, sample, record = self.__dict__["_parts"]
+        return reader.load(sample, name, record) if name in record else None
 
     @cached_property
     def ids(self) -> Int[np.ndarray, " length"] | None:
@@ -276,7 +259,7 @@ def read_manifest(path: Path) -> Manifest:
         If there is no run, or its format is not read by this version.
     """
     try:
-        with open_plain(path / "manifest.json") as file:
+        with read_plain(path / "manifest.json") as file:
             record = json.load(file)
     except (FileNotFoundError, NotADirectoryError):
         raise StoreError(f"there is no run at {path} (no manifest.json); check the path") from None

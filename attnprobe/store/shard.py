@@ -3,17 +3,22 @@
 A file that was not finished keeps the suffix ``.partial`` and a header length of zero, and no reader opens it.
 """
 
+import contextlib
 import json
-import math
-import os
 import struct
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 import xxhash
 from torch import Tensor
 
 from attnprobe.errors import StoreError
+from attnprobe.shapes import Shaped
+from attnprobe.store import files
+from attnprobe.store.files import explained
+from attnprobe.store.ring import Ring
 
 HEADER = 64 << 10  # reserved; a shard whose header would not fit is closed and the next one opened
 SIZE = 2 << 30
@@ -28,19 +33,25 @@ NAMES = {
 
 
 class ShardWriter:
-    """Appends tensors to ``path.partial``; `close` makes it ``path``."""
+    """Appends tensors to ``path.partial``; `close` makes it ``path``.
 
-    def __init__(self, path: Path, metadata: dict[str, str]) -> None:
+    `append` and `finish` belong to the recording's thread; `close`, which waits for the disk, may be another's.
+    """
+
+    def __init__(self, path: Path, metadata: dict[str, str], ring: Ring) -> None:
         self.path = path
         self.partial = path.with_name(path.name + ".partial")
         self.hashes: dict[str, str] = {}
+        self._ring = ring
         self._entries: dict[str, object] = {"__metadata__": metadata}
         self._header = len(json.dumps(self._entries))
-        self._end = 0
-        with _explained(self.partial):
-            self._file = os.open(self.partial, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        self._end = 0  # of the data so far
+        self._buffer: Shaped[np.ndarray, " byte"] | None = None
+        self._filled = 0
+        with explained(self.partial):
+            self._file = files.create(self.partial)
             try:  # take the header's room now: a disk that fills up later must not cost what was written
-                _pwrite(self._file, memoryview(bytes(HEADER)), 0)
+                files.write(self._file, memoryview(bytes(HEADER)), 0)
             except OSError:
                 self.abort()
                 raise
@@ -50,25 +61,60 @@ class ShardWriter:
         """Bytes of the file so far."""
         return HEADER + self._end
 
+    def describe(self) -> dict[str, Any]:
+        """What the journal says of it."""
+        return {"file": self.path.name, "size": self.nbytes, "xxh3_64": self.hashes}
+
     def takes(self, name: str, nbytes: int) -> bool:
         """Whether one more tensor fits; the first one always does."""
         entry = len(json.dumps(name)) + 160  # its shape and offsets are shorter
         return len(self._entries) == 1 or (self._header + entry < HEADER - 8 and self.nbytes + nbytes <= SIZE)
 
     def append(self, name: str, tensor: Tensor) -> None:
-        """Write a tensor behind the others."""
+        """Write a tensor behind the others; it is copied, and the caller's again.
+
+        Raises
+        ------
+        StoreError
+            If something of this shard could not be written.
+        """
         if name in self._entries:
             raise StoreError(f"{self.path}: tensor {name!r} is there already")
-        data = memoryview(tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy())  # type: ignore[arg-type]
-        with _explained(self.partial):
-            _pwrite(self._file, data, HEADER + self._end)
-        stop = self._end + data.nbytes
-        entry = {"dtype": NAMES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [self._end, stop]}
-        assert data.nbytes == math.prod(tensor.shape) * tensor.element_size()
+        data: np.ndarray = tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy()
+        with explained(self.partial):
+            self._ring.check(self._file)
+        digest = xxhash.xxh3_64()
+        done = 0
+        while done < len(data):
+            if self._buffer is None:
+                self._buffer, self._filled = self._ring.borrow(), 0
+            part = data[done : done + self._ring.size - self._filled]
+            target = self._buffer[self._filled : self._filled + len(part)]
+            np.copyto(target, part)
+            digest.update(target.data)  # of what is written, while the cache still holds it
+            self._filled += len(part)
+            done += len(part)
+            if self._filled == self._ring.size:
+                self._flush(self._end + done)
+        entry = {
+            "dtype": NAMES[tensor.dtype],
+            "shape": list(tensor.shape),
+            "data_offsets": [self._end, self._end + done],
+        }
         self._entries[name] = entry
         self._header += len(json.dumps({name: entry}))
-        self._end = stop
-        self.hashes[name] = xxhash.xxh3_64_hexdigest(data)
+        self._end += done
+        self.hashes[name] = digest.hexdigest()
+
+    def _flush(self, end: int) -> None:
+        """Hand the buffer, which ends with byte `end` of the data, to the writing threads."""
+        if self._buffer is not None:
+            self._ring.write(self._file, self._buffer, self._filled, HEADER + end - self._filled)
+            self._buffer, self._filled = None, 0
+
+    def finish(self) -> None:
+        """No more tensors will come."""
+        self._flush(self._end)
 
     def close(self) -> None:
         """Vouch for the data: header after data, name after header, each on disk before the next.
@@ -76,55 +122,28 @@ class ShardWriter:
         Raises
         ------
         StoreError
-            If that fails; the unfinished file is removed, since what a failed fsync left is not known.
+            If that fails; the unfinished file is removed, since what a failed write or fsync left is not known.
         """
-        with _explained(self.partial):
+        text = json.dumps(self._entries, separators=(",", ":")).encode().ljust(HEADER - 8, b" ")
+        with explained(self.partial):
             try:
-                text = json.dumps(self._entries, separators=(",", ":")).encode().ljust(HEADER - 8, b" ")
-                os.ftruncate(self._file, self.nbytes)  # a tensor that failed may have left a part of itself
-                os.fsync(self._file)
-                _pwrite(self._file, memoryview(struct.pack("<Q", len(text)) + text), 0)
-                os.fsync(self._file)
+                self._ring.drain(self._file)
+                files.sync(self._file)
+                files.write(self._file, memoryview(struct.pack("<Q", len(text)) + text), 0)
+                files.sync(self._file)
+                files.rename(self.partial, self.path)
             except OSError:
                 self.abort()
                 raise
-            os.close(self._file)
-            os.rename(self.partial, self.path)
-            sync_directory(self.path.parent)
+            files.close(self._file)
+            files.sync_directory(self.path.parent)
 
     def abort(self) -> None:
         """Remove the unfinished file."""
-        os.close(self._file)
-        self.partial.unlink(missing_ok=True)
-
-
-class _explained:
-    """Turns an `OSError` into a `StoreError` that says what is safe."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, OSError):
-            raise StoreError(
-                f"cannot write {self.path}: {error.strerror}; samples that the run lists already are whole. "
-                "Free space or choose another directory"
-            ) from error
-
-
-def _pwrite(file: int, data: memoryview, offset: int) -> None:
-    written = 0
-    while written < data.nbytes:  # one call writes at most 2 GiB, and less when a signal comes
-        written += os.pwrite(file, data[written:], offset + written)
-
-
-def sync_directory(path: Path) -> None:
-    """Make names in a directory durable."""
-    file = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(file)
-    finally:
-        os.close(file)
+        if self._buffer is not None:
+            self._ring.give_back(self._buffer)
+            self._buffer = None
+        with contextlib.suppress(OSError):  # nothing of it is kept
+            self._ring.drain(self._file)
+        files.close(self._file)
+        files.remove(self.partial)

@@ -1,11 +1,9 @@
 """A run directory is untrusted: every file is opened, and every record checked, here before anything uses it."""
 
-import os
-import stat
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from attnprobe.errors import CorruptRun, SelectionError
 from attnprobe.fields import Site
@@ -13,47 +11,16 @@ from attnprobe.selection import Indices
 from attnprobe.store.base import Manifest
 from attnprobe.store.validate_fields import LENGTH, WHAT, Tops, Wrong, check_field, is_int
 
-STORED = {"float32": "F32", "float16": "F16", "bfloat16": "BF16", "int32": "I32"}  # in safetensors' words
+STORED = {
+    "float32": "F32",
+    "float16": "F16",
+    "bfloat16": "BF16",
+    "int32": "I32",
+    "log-uint8": "U8",
+}  # in safetensors' words
 PARTS = {"ids": "I64", "positions": "I64", "tokens": "U8", "texts": "U8"}
 HEADS = 1 << 16  # heads of a site
 UNIT = 64  # characters of a measure's unit
-
-
-def open_plain(path: Path) -> BinaryIO:
-    """Open a regular file; a link is not followed, and a pipe is not waited for.
-
-    Raises
-    ------
-    FileNotFoundError, NotADirectoryError
-        If nothing is there.
-    CorruptRun
-        If it is anything else, or cannot be opened.
-    """
-    try:
-        if path.is_symlink():
-            raise CorruptRun(f"{path} is a link, and links in a run are not followed; put the file itself there")
-        file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except (FileNotFoundError, NotADirectoryError):
-        raise
-    except (OSError, ValueError) as error:
-        raise CorruptRun(f"{path} cannot be read: {error}; restore it, or record again") from error
-    if not stat.S_ISREG(os.fstat(file).st_mode):
-        os.close(file)
-        raise CorruptRun(f"{path} is not a regular file; restore it, or record again")
-    return os.fdopen(file, "rb")
-
-
-def check_directory(path: Path) -> None:
-    """Refuse what is not a directory of its own.
-
-    Raises
-    ------
-    CorruptRun
-        If it is a link, something else, or missing.
-    """
-    if path.is_symlink() or not path.is_dir():
-        what = "is a link, and links in a run are not followed" if path.is_symlink() else "is not a directory"
-        raise CorruptRun(f"{path} {what}; restore it, or record again")
 
 
 def make_manifest(path: Path, record: Mapping[str, Any]) -> Manifest:
@@ -77,6 +44,8 @@ def _check_manifest(record: Mapping[str, Any]) -> None:
             raise Wrong(f"{name} is no {kind.__name__}")
     if type(record.get("text", True)) is not bool:
         raise Wrong("text is no bool")
+    if not isinstance(record.get("data"), dict | None):
+        raise Wrong("data is no dict")
     if not all(isinstance(version, str) for version in record["versions"].values()):
         raise Wrong("a version is no str")
     for site in record["sites"]:

@@ -1,0 +1,57 @@
+"""What writers that were killed left behind: unfinished shards, and whole ones that no journal lists."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from attnprobe.store import files
+from attnprobe.store.journal import host, is_live, read_lines
+
+SHARD = re.compile(r"([0-9a-f]{8})-\d{5,}\.safetensors(\.partial)?|([0-9a-f]{8})\.pyramid\.partial")
+
+
+def find_leftovers(path: Path, everywhere: bool = False) -> list[Path]:
+    """Files of the run at `path` that no journal lists and that nobody will list any more.
+
+    Parameters
+    ----------
+    path
+        The run.
+    everywhere
+        Of writers on other machines too, which cannot be asked whether they live: only where the user says that nobody
+        writes. Without it, of writers of this machine that have ended.
+    """
+    found = []
+    dead: dict[str, bool] = {}
+    listed: dict[str, set[str]] = {}
+    for file in sorted((path / "shards").iterdir()):
+        match = SHARD.fullmatch(file.name)
+        if match is None:
+            continue
+        writer = match[1] or match[3]
+        if writer not in dead:
+            dead[writer] = everywhere or _has_ended(path / "journal" / f"{writer}.jsonl")
+            listed[writer] = _listed(path / "journal" / f"{writer}.jsonl") if dead[writer] else set()
+        if dead[writer] and file.name not in listed[writer]:
+            found.append(file)
+    return found
+
+
+def clear_leftovers(path: Path) -> None:
+    """Remove what writers of this machine left behind when they were killed."""
+    for file in find_leftovers(path):
+        files.remove(file)
+
+
+def _has_ended(journal: Path) -> bool:
+    if not journal.is_file() or is_live(journal):
+        return False
+    first: dict[str, Any] = next(iter(read_lines(journal)), {})
+    writer = first.get("writer")
+    return isinstance(writer, dict) and writer.get("host") == host()
+
+
+def _listed(journal: Path) -> set[str]:
+    if not journal.is_file():
+        return set()
+    return {shard["file"] for line in read_lines(journal) for shard in line.get("shards", ())}

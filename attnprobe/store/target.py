@@ -1,0 +1,207 @@
+"""The directory that a run is written to: made, taken over from another run, or joined where the run is there."""
+
+import json
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from attnprobe.errors import CorruptRun, RunExists, StoreError
+from attnprobe.store import files
+from attnprobe.store.base import FORMAT, Manifest
+
+_PARTS = ("shards", "journal")
+_KNOWN = re.compile(r"manifest\.json(\.[0-9a-f]{8})?(\.partial)?|fidelity\.json(\.part)?|shards|journal|aside")
+# Of a model, what may differ between two starts of one run.
+_FREE = ("device",)
+
+
+class Target:
+    """A run's directory, for one writer.
+
+    Parameters
+    ----------
+    path
+        Absolute.
+    writer
+        The writer's id.
+    """
+
+    def __init__(self, path: Path, writer: str) -> None:
+        self.path = path
+        self._writer = writer
+        self._replaced: Path | None = None  # where the old run lies
+        self._made: list[Path] = []
+
+    def make(self, manifest: Manifest, overwrite: bool) -> None:
+        """Make a new run.
+
+        Raises
+        ------
+        RunExists
+            If the path is taken.
+        """
+        self._make_room(overwrite)
+        for name in _PARTS:
+            if not files.make_directory(self.path / name):
+                raise RunExists(f"another run is being started at {self.path}; choose another path")
+            self._made.append(self.path / name)
+        if not self._publish(manifest):
+            raise RunExists(f"another run is being started at {self.path}; choose another path")
+        self._made.append(self.path / "manifest.json")
+
+    def join(self, manifest: Manifest) -> None:
+        """Go on with the run that is there, or make it; several may do this at once.
+
+        Raises
+        ------
+        RunExists
+            If something else is there.
+        StoreError
+            If the run is of another model, selection, format or data.
+        """
+        if self.path.is_symlink() or (self.path.exists() and not _is_begun(self.path)):
+            raise RunExists(f"{self.path} exists and is not a run of attnprobe; choose another path")
+        self._make_parents()
+        for name in _PARTS:
+            files.make_directory(self.path / name)
+        if not (self.path / "manifest.json").is_file():
+            self._publish(manifest)
+        refuse_another(self.path, manifest)
+
+    def _publish(self, manifest: Manifest) -> bool:
+        partial = self.path / f"manifest.json.{self._writer}.partial"
+        self._made.append(partial)
+        files.write_whole(partial, (json.dumps(asdict(manifest), indent=1) + "\n").encode())
+        first = files.publish(partial, self.path / "manifest.json")
+        files.sync_directory(self.path)
+        return first
+
+    def _make_room(self, overwrite: bool) -> None:
+        path = self.path
+        if path.is_dir() and not any(path.iterdir()):
+            return  # used as it is: it may be a mount point, or where the process stands
+        if path.exists() or path.is_symlink():
+            if not overwrite:
+                raise RunExists(
+                    f"{path} exists already; choose another path, pass overwrite=True (--overwrite) to replace it, or "
+                    "resume=True (--resume) to go on with it"
+                )
+            if not is_run(path):
+                raise RunExists(
+                    f"{path} exists and is not a run of attnprobe, so it is not overwritten; choose another path"
+                )
+            aside = path.with_name(f".{path.name}.{self._writer}.replaced")
+            path.rename(aside)
+            self._replaced = aside
+        self._make_parents()
+
+    def _make_parents(self) -> None:
+        for directory in (*reversed(self.path.parents), self.path):
+            if not directory.exists():
+                files.make_directory(directory)
+                if directory == self.path:
+                    self._made.append(directory)
+
+    def undo(self) -> None:
+        """Take away what was made, and put back what was replaced."""
+        for made in reversed(self._made):
+            if made.is_dir():
+                shutil.rmtree(made, ignore_errors=True)
+            else:
+                made.unlink(missing_ok=True)
+        self._made = []
+        if self._replaced is not None:
+            try:
+                self._replaced.rename(self.path)
+            except OSError as error:
+                raise StoreError(
+                    f"the run that was to be replaced could not be put back ({error.strerror}); it is whole, as "
+                    f"{self._replaced}: rename it to {self.path}"
+                ) from error
+            self._replaced = None
+
+    def drop_replaced(self) -> None:
+        """Delete the run that this one replaces, for good."""
+        if self._replaced is not None:
+            shutil.rmtree(self._replaced, ignore_errors=True)
+            self._replaced = None
+
+
+def refuse_another(path: Path, manifest: Manifest) -> None:
+    """Refuse to go on with a run that is not what `manifest` says.
+
+    Raises
+    ------
+    StoreError
+        If it is of another model, selection, format or data.
+    """
+    there = _read(path)
+    if there is None:
+        raise CorruptRun(f"{path / 'manifest.json'} cannot be read; restore it, or record to another path")
+    asked = json.loads(json.dumps(asdict(manifest)))
+    if there.get("format") != FORMAT:
+        raise StoreError(
+            f"{path} has format {there.get('format')!r}, and this attnprobe writes {FORMAT}: it cannot be gone on "
+            "with; record to another path"
+        )
+    for name, what in (
+        ("model", "model"),
+        ("sites", "model"),
+        ("keep", "selection"),
+        ("text", "selection"),
+        ("data", "data"),
+    ):
+        old, new = there.get(name), asked[name]
+        if old != new:
+            difference = _difference(name, old, new)
+            if difference:
+                raise StoreError(
+                    f"{path} is of another {what}: {difference}; go on with what it was begun with, or record to "
+                    "another path"
+                )
+
+
+def _difference(name: str, old: Any, new: Any) -> str:
+    """What differs, in a few words; empty where it is nothing that matters."""
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        free = _FREE if name == "model" else ()
+        for key in dict.fromkeys((*old, *new)):
+            if key not in free and old.get(key) != new.get(key):
+                return f"{key} was {_short(old.get(key))} and is {_short(new.get(key))}"
+        return ""
+    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        pairs = zip(old, new, strict=True)
+        number, (before, now) = next((n, pair) for n, pair in enumerate(pairs) if pair[0] != pair[1])
+        inner = _difference(name, before, now) or f"was {_short(before)} and is {_short(now)}"
+        return f"{name}[{number}]: {inner}"
+    return f"{name} was {_short(old)} and is {_short(new)}"
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def is_run(path: Path) -> bool:
+    """Whether a directory holds a run's manifest and nothing that a run does not hold."""
+    if path.is_symlink() or not path.is_dir() or not _is_begun(path):
+        return False
+    manifest = _read(path)
+    return manifest is not None and {"format", "sites", "keep"} <= manifest.keys()
+
+
+def _is_begun(path: Path) -> bool:
+    """Whether a directory holds nothing that a run does not hold."""
+    return path.is_dir() and all(_KNOWN.fullmatch(entry.name) for entry in path.iterdir())
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        with files.read_plain(path / "manifest.json") as file:
+            manifest = json.load(file)
+    except (OSError, ValueError, RecursionError, StoreError):
+        return None
+    return manifest if isinstance(manifest, dict) else None
