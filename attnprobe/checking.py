@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from attnprobe.call import AttentionCall, GivenWeights
+from attnprobe.codes import SMALLEST
 from attnprobe.compare import compare
 from attnprobe.engines import Engine
 from attnprobe.errors import UnsupportedCall
@@ -98,5 +99,13 @@ class Checks:
 
 def smallest_kept(kept: Sequence[Kept]) -> float:
     """The smallest number above 0 of the dtypes that weights are kept in; that of float32 where none are."""
-    dtypes = [getattr(torch, one.item.dtype) for one in kept if isinstance(one.item, Weights)] or [torch.float32]
-    return max(torch.finfo(dtype).smallest_normal * torch.finfo(dtype).eps for dtype in dtypes)
+    dtypes = [one.item.dtype for one in kept if isinstance(one.item, Weights)] or ["float32"]
+    return max(map(_smallest, dtypes))
+
+
+def _smallest(dtype: str) -> float:
+    """The smallest weight that is not stored as 0."""
+    if dtype == "log-uint8":
+        return SMALLEST
+    about = torch.finfo(getattr(torch, dtype))
+    return about.smallest_normal * about.eps

@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from attnprobe.codes import encode
 from attnprobe.errors import UnsupportedCall
 from attnprobe.fields import Block, Rows
 from attnprobe.shapes import Bool, Float, Int
@@ -18,7 +19,7 @@ def cut(
     wanted: Bool[np.ndarray, " r"],
     columns: Int[np.ndarray, " k"],
     keys: slice,
-    dtype: torch.dtype,
+    dtype: str,
 ) -> Block | None:
     """The wanted rows and the sample's own columns of one batch row's weights.
 
@@ -32,6 +33,8 @@ def cut(
         Which rows to keep.
     keys
         Which key positions to keep.
+    dtype
+        Of the field that the block is of.
 
     Raises
     ------
@@ -55,7 +58,7 @@ def cut(
     if len(late) and not part[:, :, index_of(late)].any():
         kept = kept[: len(kept) - len(late)]
     start = int(columns[kept[0]]) if len(kept) else 0
-    values = part[:, :, index_of(kept)].to(dtype).contiguous()
+    values = encode(part[:, :, index_of(kept)], dtype).contiguous()
     return Block(heads, as_runs(positions[rows]), start, values)
 
 

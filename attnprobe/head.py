@@ -82,7 +82,7 @@ class Head:
 
     @property
     def dtype(self) -> str:
-        """The dtype that weights are stored in, or several; bfloat16 is read as float32, and several as the widest.
+        """The dtype that weights are stored in, or several; they are read as float32, unless all are float16.
 
         Empty where no weights were kept.
         """

@@ -5,9 +5,9 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
-import torch
 from torch import Tensor
 
+from attnprobe.codes import encode
 from attnprobe.engines import Tile
 from attnprobe.fields import Block, Field, Site
 from attnprobe.keep import Kept, Measures, TopK, Weights
@@ -17,7 +17,7 @@ from attnprobe.measures.measurer import Measurer, RowValues
 from attnprobe.place import check_stray, place, sample_rows
 from attnprobe.samples import Growing
 from attnprobe.scratch import Scratch
-from attnprobe.shapes import Float, Int
+from attnprobe.shapes import Float, Int, Shaped
 from attnprobe.store.base import Writer
 from attnprobe.topk import largest
 
@@ -88,7 +88,7 @@ class _TopKeeper:
         for sample, rows, stray in sample_rows(forward, self._selection, field, tile, start, self._scratch, False):
             values, keys, rest = largest(rows, self._item.k, self._selection.keys)
             write = partial(self._write, sample, replace(field, sample=sample.index), tile.heads, rows.rows)
-            self._put(forward.lineage, [values.to(getattr(torch, field.dtype)), keys, rest, stray], write)
+            self._put(forward.lineage, [encode(values, field.dtype), keys, rest, stray], write)
 
     def _write(
         self,
@@ -96,7 +96,7 @@ class _TopKeeper:
         field: Field,
         heads: tuple[int, ...],
         rows: Any,
-        values: Float[Tensor, "head query k"],
+        values: Shaped[Tensor, "head query k"],
         keys: Int[Tensor, "head query k"],
         rest: Float[Tensor, "head query"],
         stray: Tensor | None,

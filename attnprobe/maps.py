@@ -9,7 +9,7 @@ from typing import Any, SupportsIndex
 import numpy as np
 
 from attnprobe.errors import NotKept, SelectionError
-from attnprobe.fields import Field, Piece, describe_rows
+from attnprobe.fields import WEIGHT_DTYPES, Field, Piece, describe_rows
 from attnprobe.held import Held
 from attnprobe.shapes import Float, Int
 from attnprobe.spans import Span, sums
@@ -88,7 +88,7 @@ class Map:
             for (field, pieces), (kept, wide) in zip(self.fields, self._held, strict=True)
             if not columns or (columns[0] in wide and columns[-1] in wide)
         ]
-        fitting.sort(key=lambda one: one[0].dtype != "float32")
+        fitting.sort(key=lambda one: WEIGHT_DTYPES.index(one[0].dtype))
         if not fitting:
             keys = self.kept_keys
             raise NotKept(

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from attnprobe.call import AttentionCall, GivenWeights
@@ -107,7 +106,7 @@ def place(
         positions = forward.positions(sample)[at]
         columns = _columns(sample, field.site, start, weights.shape[3])
         wanted = sample.selected(selection, positions, forward.name)
-        block = cut(weights[sample.row], heads, positions, wanted, columns, selection.keys, getattr(torch, field.dtype))
+        block = cut(weights[sample.row], heads, positions, wanted, columns, selection.keys, field.dtype)
         if block is not None:
             store.write(replace(field, sample=sample.index), block)
             sample.kept += block.values.numel()

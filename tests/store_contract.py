@@ -14,6 +14,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from attnprobe.codes import encode
 from attnprobe.errors import NotKept, StoreError
 from attnprobe.fields import WEIGHT_DTYPES, Block, Field, Rows, Sample, Site, TokenSequence
 from attnprobe.store.base import Manifest, Reader, Writer
@@ -57,7 +58,7 @@ def block(
     random = torch.Generator().manual_seed(seed)
     values = torch.rand(len(heads), len(rows), width, generator=random) + 0.25
     scale = 1000 if dtype == "int32" else 1
-    return Block(heads, rows, start, (values * scale).to(getattr(torch, dtype)))
+    return Block(heads, rows, start, encode(values * scale, dtype))
 
 
 def dense(blocks: list[Block], heads: int, length: int) -> np.ndarray:
@@ -65,7 +66,10 @@ def dense(blocks: list[Block], heads: int, length: int) -> np.ndarray:
     whole = np.zeros((heads, length, length), np.float32)
     for part in blocks:
         columns = np.arange(part.start, part.start + part.values.shape[2])
-        whole[np.ix_(part.heads, list(part.rows), columns)] = part.values.float().numpy()
+        numbers = part.values.float().numpy()
+        if part.values.dtype == torch.uint8:
+            numbers = np.where(numbers > 0, 2 ** ((numbers.astype(np.float64) - 254) * 24 / 253), 0)
+        whole[np.ix_(part.heads, list(part.rows), columns)] = numbers
     return whole
 
 
@@ -95,7 +99,7 @@ class StoreContract:
         reader = write(made, field(dtype=dtype), [part])
         read = whole_map(reader, (0, 1, 3), range(8))
         assert read.dtype == (np.float16 if dtype == "float16" else np.float32)
-        assert torch.equal(torch.from_numpy(read).to(getattr(torch, dtype)), part.values)
+        assert torch.equal(encode(torch.from_numpy(read), dtype), part.values)
         assert reader.nbytes == part.nbytes
         assert only_field(reader)[0] == field(dtype=dtype)
 

@@ -21,7 +21,7 @@ PACKAGE = ROOT / "attnprobe"
 # "attnprobe" is the package's __init__, which may import anything.
 LAYERS = (
     {"errors", "shapes", "version", "precision", "scratch"},
-    {"fields", "selection", "sizes", "kinds", "fidelity"},
+    {"fields", "codes", "selection", "sizes", "kinds", "fidelity"},
     {"measures"},
     {"routes", "sites", "call", "registry", "direct", "strings", "keep", "items"},
     {"engines", "cut", "topk", "compare"},

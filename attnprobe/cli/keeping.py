@@ -27,7 +27,10 @@ def selecting(function: Callable[..., None]) -> Callable[..., None]:
         click.option("--queries", default="all", show_default=True, help='Rows of the prompt: "-64:", "0,10".'),
         click.option("--keys", default="all", show_default=True, help='One range of columns: ":512".'),
         click.option(
-            "--dtype", default="float32", show_default=True, help="What weights are stored in: float16, bfloat16."
+            "--dtype",
+            default="float32",
+            show_default=True,
+            help="What weights are stored in: float16, bfloat16, log-uint8 (one byte, within 3.35 %).",
         ),
     )
     for option in reversed(options):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from attnprobe.errors import SelectionError
-from attnprobe.fields import DTYPES, Site
+from attnprobe.fields import MEASURE_DTYPES, Site
 from attnprobe.measures import received
 from attnprobe.measures.base import IDS, NEEDS, POSITIONS, FoldMeasure, Measure, RowMeasure, row_measure
 from attnprobe.measures.distances import Distances
@@ -174,8 +174,9 @@ def _checked(measure: object) -> Measure:
         raise SelectionError(f"{measure.name} needs {sorted(measure.needs)}; it may need {', '.join(sorted(NEEDS))}")
     axes = tuple(measure.axes)
     words = all(isinstance(axis, str) and axis.isidentifier() and len(axis) <= 64 for axis in axes)
-    if measure.dtype not in DTYPES or not 1 <= len(axes) <= 2 or not words or len(set(axes)) < len(axes):
-        raise SelectionError(f"{measure.name}: give it one or two different axes, and one of {', '.join(DTYPES)}")
+    if measure.dtype not in MEASURE_DTYPES or not 1 <= len(axes) <= 2 or not words or len(set(axes)) < len(axes):
+        dtypes = ", ".join(MEASURE_DTYPES)
+        raise SelectionError(f"{measure.name}: give it one or two different axes, and one of {dtypes}")
     if not isinstance(measure.unit, str) or not measure.unit.isprintable() or len(measure.unit) > 64:
         raise SelectionError(f"{measure.name}: its unit is at most 64 printable characters, not {measure.unit!r}")
     return measure

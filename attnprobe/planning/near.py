@@ -6,6 +6,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+from attnprobe.fields import DTYPES
 from attnprobe.keep import Item, Measures, TopK, Weights
 from attnprobe.planning.load import Load
 from attnprobe.planning.plan import Plan
@@ -28,14 +29,14 @@ def alternatives(
     budget: int,
     fitting: Fitting,
 ) -> Iterator[tuple[Choice, Plan]]:
-    """The same on disk, in float16, of fewer rows or heads, fewer weights a row, statistics, less working memory.
+    """The same on disk, in fewer bytes a weight, of fewer rows or heads, fewer weights a row, statistics, less memory.
 
     Of each kind the one that keeps most, if it fits; `fitting` gives its plan then. `pairs` are the selected layers and
     heads.
     """
     kinds: list[list[Choice]] = [
         [(items, ELSEWHERE, budget)] if to is None else [],
-        [(tuple(map(_halved, items)), to, budget)],
+        [(tuple(_in(dtype, item) for item in items), to, budget) for dtype in ("float16", "log-uint8")],
         [(found, to, budget) for found in _last_rows(items, load)],
         [(found, to, budget) for found in _first_heads(items, pairs)],
         [(found, to, budget) for found in _tops(items, load)],
@@ -63,9 +64,11 @@ def _first_fitting(choices: list[Choice], fitting: Fitting) -> tuple[Choice, Pla
     return best
 
 
-def _halved(item: Item) -> Item:
-    """In float16, what is kept in float32."""
-    return replace(item, dtype="float16") if isinstance(item, Weights | TopK) and item.dtype == "float32" else item
+def _in(dtype: str, item: Item) -> Item:
+    """In a dtype, where that takes fewer bytes a weight."""
+    if isinstance(item, Weights | TopK) and DTYPES[dtype] < DTYPES[item.dtype]:
+        return replace(item, dtype=dtype)
+    return item
 
 
 def _last_rows(items: tuple[Item, ...], load: Load) -> Iterator[tuple[Item, ...]]:

@@ -13,6 +13,7 @@ from attnprobe.sites import Stream
 
 SOFTMAX = 5  # operations a weight: largest, difference, exponential, sum, quotient
 MADE = 3  # times that a weight is moved to be made: the product written, read and written by the softmax
+ENCODED = 6  # operations a weight of "log-uint8": a logarithm, scaled, shifted, bounded on both sides, rounded
 TOP = 3  # and to find the largest: taken, compared, summed
 
 
@@ -61,7 +62,7 @@ def _weights(setting: Setting, site: int, kept: Kept) -> int:
 def _of_a_weight(setting: Setting, site: int, kept: Kept) -> tuple[float, float]:
     """Operations and bytes moved for one weight, once it is made."""
     if isinstance(kept.item, Weights):
-        return 0.0, float(4 + DTYPES[kept.item.dtype])
+        return float(ENCODED * (kept.item.dtype == "log-uint8")), float(4 + DTYPES[kept.item.dtype])
     if isinstance(kept.item, TopK):
         return float(TOP), 4.0 * TOP
     cut = setting.tiles(site, kept) or setting.tiles(site, kept, setting.load_of(site).fed)

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from attnprobe.codes import WORKING
 from attnprobe.fields import DTYPES
 from attnprobe.keep import Kept, Measures, TopK, Weights, together
 from attnprobe.measures import RowMeasure
@@ -130,7 +131,9 @@ def _of_item(setting: Setting, site: int, kept: Kept, tiles: Tiles, in_memory: b
     if isinstance(kept.item, Weights):
         narrow = min(columns, kept.selection.keys.stop or columns) - (kept.selection.keys.start or 0)
         copied = not in_memory and not _as_made(kept)
-        return heads * rows * max(narrow, 0) * DTYPES[kept.item.dtype] * copied, {}, FLOAT * batch * weights
+        stored = heads * rows * max(narrow, 0) * DTYPES[kept.item.dtype] * copied
+        encoding = min(FLOAT * weights, WORKING) if kept.item.dtype == "log-uint8" else 0
+        return stored + encoding, {}, FLOAT * batch * weights
     if isinstance(kept.item, TopK):
         k = min(kept.item.k, columns)
         leaving = heads * rows * (kept.item.k * (DTYPES[kept.item.dtype] + FLOAT) + FLOAT)

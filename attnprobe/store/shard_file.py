@@ -100,8 +100,8 @@ class ShardFile:
             at = (head * height + rows[0]) * width + columns[0]
             if together or len(rows) == 1:
                 count = (len(rows) - 1) * width + len(columns)
-                data = np.frombuffer(self._read(entry.start + at * item, count * item), dtype)
-                result[number] = np.lib.stride_tricks.as_strided(data, shape[1:], (width * item, item))
+                flat = np.frombuffer(self._read(entry.start + at * item, count * item), dtype)
+                result[number] = np.lib.stride_tricks.as_strided(flat, shape[1:], (width * item, item))
                 continue
             for row in range(len(rows)):
                 data = self._read(entry.start + (at + row * width) * item, len(columns) * item)
