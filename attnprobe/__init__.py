@@ -21,6 +21,7 @@ from attnprobe.head import Head
 from attnprobe.keep import Measures, TopK, Weights
 from attnprobe.run import Run, SampleRun
 from attnprobe.run import open_run as open
+from attnprobe.verifying import verify
 from attnprobe.version import VERSION
 
 __version__ = VERSION
@@ -28,6 +29,7 @@ __version__ = VERSION
 if TYPE_CHECKING:
     from attnprobe.api import plan, record
     from attnprobe.attentions import from_attentions
+    from attnprobe.dataset import SampleDataset
     from attnprobe.measures import SampleRows, row_measure
     from attnprobe.planning import Plan
     from attnprobe.recorder import Recorder
@@ -45,6 +47,7 @@ __all__ = [
     "RecordingWarning",
     "Run",
     "RunExists",
+    "SampleDataset",
     "SampleRows",
     "SampleRun",
     "SelectionError",
@@ -59,12 +62,14 @@ __all__ = [
     "plan",
     "record",
     "row_measure",
+    "verify",
 ]
 
 # These need torch, which takes seconds to import; reading a run does not.
 _NEED_TORCH = {
     "Plan": "planning",
     "Recorder": "recorder",
+    "SampleDataset": "dataset",
     "SampleRows": "measures",
     "from_attentions": "attentions",
     "plan": "api",

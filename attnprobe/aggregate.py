@@ -25,6 +25,7 @@ from attnprobe.measured import (
 )
 from attnprobe.shapes import Float
 from attnprobe.store.base import Reader
+from attnprobe.store.reading import make_array
 from attnprobe.summary import Summary
 
 if TYPE_CHECKING:
@@ -118,9 +119,14 @@ class RunMeasures:
         first = found[0][-1]
         if any((site.queries, site.keys) != (found[0][1].queries, found[0][1].keys) for _, site, *_ in found):
             raise SelectionError(f'the sites of {name} are of different sequences; write run["module name", head]')
+        if any((one.field.axes, one.values.shape[2:]) != (first.field.axes, first.values.shape[2:]) for *_, one in found):
+            raise SelectionError(
+                f"sites have {name} on other axes, or of other lengths, than {first.field.site.label}, so it is not one "
+                f'array; write run["module name", head].measures["{name}"]'
+            )
         outer: dict[str, Sequence[Any]] = {"layer": range(self._layers), "head": range(self._heads)}
         shape = (len(self.samples), self._layers, self._heads, len(rows), *first.values.shape[2:])
-        values = np.full(shape, -1 if first.values.dtype.kind == "i" else np.nan, first.values.dtype)
+        values = make_array(shape, -1 if first.values.dtype.kind == "i" else np.nan, first.values.dtype)
         for place, site, heads, one in found:
             values[place, site.layer][np.ix_(np.array(heads), np.searchsorted(rows, one.rows))] = one.values
         if self.several and len(self.samples) != 1:
@@ -149,7 +155,7 @@ class RunMeasures:
             for name, (heads, values) in read_statistics(self.reader, held).items():
                 for key, column in zip(columns(name), values.T, strict=True):
                     if key not in arrays:
-                        arrays[key] = np.full((len(self.samples), self._layers, self._heads), np.nan, np.float32)
+                        arrays[key] = make_array((len(self.samples), self._layers, self._heads), np.nan, np.float32)
                     arrays[key][place, site.layer, heads] = column
         self._check(arrays)
         return arrays if self.several else {name: values[0] for name, values in arrays.items()}

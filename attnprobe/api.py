@@ -32,6 +32,7 @@ def record(
     generated: str = "all",
     kind: str = "all",
     dtype: Any = "float32",
+    pyramid: bool = True,
     measures: str | Measure | Sequence[str | Measure] | None = None,
     engine: str = "auto",
     budget: int | str = "256 MiB",
@@ -57,7 +58,7 @@ def record(
         A directory to stream the run to; in memory if None.
     keep
         What to keep: `Weights`, `TopK`, `Measures`, one or several; or use the keywords below, short for one.
-    layers, heads, queries, keys, generated, kind, dtype
+    layers, heads, queries, keys, generated, kind, dtype, pyramid
         See `Weights`.
     measures
         Keep these measures and no weights, as in ``measures="default"``; see `Measures`.
@@ -68,8 +69,8 @@ def record(
     overwrite
         Replace the run that `to` holds.
     resume
-        Go on with the run that `to` holds, or start it. Samples that it lists are whole; `Recorder.done` has the names of
-        those that were named. The model, the selection and `data` have to be those of the start.
+        Go on with the run that `to` holds, or start it. Samples that it lists are whole; `Recorder.done` has the names
+        of those that were named. The model, the selection and `data` have to be those of the start.
     data
         What the samples are of, kept in the run: anything that JSON has.
     workers
@@ -106,6 +107,7 @@ def record(
         generated=generated,
         kind=kind,
         dtype=dtype,
+        pyramid=pyramid,
     )
     path = None if to is None else Path(to).absolute()  # a later change of directory does not move the run
     return Recorder(model, tokenizer, items, path, engine, budget, overwrite, text, threads, resume, data, workers)
@@ -128,6 +130,7 @@ def plan(
     generated: str = "all",
     kind: str = "all",
     dtype: Any = "float32",
+    pyramid: bool = True,
     measures: str | Measure | Sequence[str | Measure] | None = None,
     budget: int | str = "256 MiB",
     device: str | torch.device | None = None,
@@ -151,7 +154,7 @@ def plan(
         Tokens of an encoder, which cross-attention looks at; 0 for a model that is run without.
     others
         Lengths of further sequences, by the names that `Recorder.sites` has: ``{"image": 577}``.
-    to, keep, layers, heads, queries, keys, generated, kind, dtype, measures, budget
+    to, keep, layers, heads, queries, keys, generated, kind, dtype, pyramid, measures, budget
         See `record`.
     device
         Where the model will run, ``"cuda"``; None for where it is (for a model on the meta device, the CPU).
@@ -180,6 +183,7 @@ def plan(
         generated=generated,
         kind=kind,
         dtype=dtype,
+        pyramid=pyramid,
     )
     length, rows = parse_tokens(tokens)
     if rows is not None and batch not in (1, rows):

@@ -137,6 +137,20 @@ class AttentionCall:
                 start, stop = start + int(seen[0]), start + int(seen[-1]) + 1
         return start, stop
 
+    def looks_back(self, rows: Rows, stop: int) -> bool:
+        """Whether it is certain that none of `rows`, whose last column is before `stop`, sees one behind its own.
+
+        The causal rule tells it, or, of a sequence as a whole, a mask on the CPU.
+        """
+        if self.causal != "none":
+            return True
+        if self.mask is None or self.mask.device.type != "cpu" or self.keys != self.queries:
+            return False
+        first = min(rows) + 1
+        column = torch.arange(first, max(first, stop))
+        ahead = column > _numbers(rows, column.device)[:, None]
+        return not bool((attends(_rows(self.mask, rows)[..., first : max(first, stop)]) & ahead).any())
+
     def restrict_(
         self,
         logits: Float[Tensor, "batch h r k"],

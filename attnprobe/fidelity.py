@@ -94,7 +94,7 @@ class Fidelity(dict[str, SiteFidelity]):
         """
         try:
             return cls({str(key): _checked(one) for key, one in found.items()})
-        except (ValueError, TypeError, AttributeError) as error:
+        except (ValueError, TypeError, AttributeError, RecursionError) as error:
             raise CorruptRun(f"{path}: the fidelity makes no sense: {error}") from error
 
     @classmethod
@@ -116,13 +116,13 @@ class Fidelity(dict[str, SiteFidelity]):
             If it makes no sense.
         """
         path = directory / FILE
-        if path.is_symlink() or not path.is_file():
-            return None
         try:
+            if path.is_symlink() or not path.is_file():
+                return None
             if path.stat().st_size > LARGEST:
                 raise ValueError("it is too large")
             return cls.read(json.loads(path.read_text()), path)
-        except (ValueError, TypeError, AttributeError) as error:
+        except (ValueError, TypeError, AttributeError, RecursionError, OSError) as error:
             raise CorruptRun(f"{path} makes no sense: {error}; delete it") from error
 
 

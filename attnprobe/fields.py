@@ -54,6 +54,9 @@ class Site:
     keys: str = "main"
     route: str = "registry"
 
+    def __hash__(self) -> int:
+        return hash(self.key)  # a name is one module's; a hash of all would be much of what small fields cost
+
     @property
     def label(self) -> str:
         """Short name for messages: ``layer 3 (cross, transformer.h.3.crossattention)``."""
@@ -137,6 +140,9 @@ class Field:
     what: str = "weights"
     axes: tuple[str, ...] = MAP
 
+    def __hash__(self) -> int:
+        return hash((self.sample, self.site.key, self.group, self.what))
+
     @property
     def name(self) -> str:
         """Unique name in a run, and the prefix of its tensors' names in a shard."""
@@ -160,12 +166,17 @@ class Block:
     values
         ``[head, query, key]``, or what the field's axes are, on the CPU, in the torch dtype that the field's is stored
         as (`codes.STORED_AS`).
+    causal, sink
+        Of weights, what is known of them beside their values: that no row sees a column behind its own; that a learned
+        sink takes a share of each row.
     """
 
     heads: tuple[int, ...]
     rows: Rows
     start: int
     values: "torch.Tensor"
+    causal: bool = False
+    sink: bool = False
 
     @property
     def nbytes(self) -> int:

@@ -13,8 +13,10 @@ from attnprobe.errors import SelectionError
 from attnprobe.fields import DTYPES, Sample, Site, TokenSequence, describe_rows
 from attnprobe.held import Held, dtypes_of, largest_k, measures_of, no_top, no_weights, short
 from attnprobe.labels import labels_of, position_of
+from attnprobe.levels import Levels
 from attnprobe.maps import Axis, Map, own_pieces
 from attnprobe.measured import HeadMeasures, Labels
+from attnprobe.pyramid import is_level
 from attnprobe.shapes import Float
 from attnprobe.sizes import format_bytes
 from attnprobe.spans import SpanLike, as_spans
@@ -178,6 +180,17 @@ class Head:
             If a row was not kept.
         """
         return self._map[index]
+
+    @cached_property
+    def levels(self) -> Levels:
+        """The map, coarser and coarser: ``head.levels.read(3)`` has the largest weights of 8 x 8 cells.
+
+        Raises
+        ------
+        NotKept
+            If no weights were kept.
+        """
+        return Levels(self._map, [(field, pieces) for field, pieces in self.fields if is_level(field)])
 
     def numpy(self) -> Float[np.ndarray, "query key"]:
         """The whole map.

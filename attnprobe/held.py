@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from attnprobe.errors import NotKept
 from attnprobe.fields import Field, Piece
+from attnprobe.pyramid import is_level
 
 Held = Sequence[tuple[Field, Sequence[Piece]]]
 
@@ -14,7 +15,7 @@ HOW = 'record them with record(..., measures="default"), or with --keep measures
 
 def is_measure(field: Field) -> bool:
     """Whether a field holds a measure, or its mean."""
-    return field.what != "weights" and field.what not in _TOP
+    return field.what != "weights" and field.what not in _TOP and not is_level(field)
 
 
 def measures_of(fields: Iterable[Field]) -> tuple[str, ...]:

@@ -48,6 +48,9 @@ class Weights(_Selected):
     dtype
         ``"float32"``, ``"float16"``, ``"bfloat16"`` or ``"log-uint8"``, in which values are stored (they are computed
         in float32). The last is one byte a weight: within 3.35 % of it from 2**-24 up, within 2**-24 below.
+    pyramid
+        In a run directory, keep coarser levels of large maps too (`Head.levels`), so that any part of a map of any size is
+        shown at once; they take an eighth of the weights in float32, a sixth in float16.
 
     Raises
     ------
@@ -62,6 +65,7 @@ class Weights(_Selected):
     generated: str = "all"
     kind: str = "all"
     dtype: Any = "float32"
+    pyramid: bool = True
 
     def __post_init__(self) -> None:
         """Validate at once, before any model is there; ``torch.float16`` is as good as ``"float16"``."""
@@ -70,7 +74,7 @@ class Weights(_Selected):
 
     def describe(self) -> dict[str, Any]:
         """In plain words, for a manifest."""
-        return {"what": "weights", "dtype": self.dtype}
+        return {"what": "weights", "dtype": self.dtype, "pyramid": self.pyramid}
 
 
 @dataclass(frozen=True)

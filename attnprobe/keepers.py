@@ -62,7 +62,8 @@ class _WeightsKeeper:
     def take(self, forward: Forward, site: Site, tile: Tile, start: int) -> None:
         """The tile itself; it is cut to each sample on the host."""
         field = self._fields[site]
-        write = partial(place, self._store, forward, self._selection, field, tile.heads, tile.rows, start)
+        known = tile.causal, tile.sink_mass is not None
+        write = partial(place, self._store, forward, self._selection, field, tile.heads, tile.rows, start, *known)
         self._put(forward.lineage, [tile.weights], write)
 
     def finish(self, sample: Growing) -> None:

@@ -67,7 +67,7 @@ class Map:
 
     def __getitem__(self, index: Axis | tuple[Axis, Axis]) -> Any:
         """A slice of rows and columns, as numpy; an int drops its axis."""
-        if type(index) is int and (one := self._row(index)) is not None:
+        if isinstance(index, int | np.integer) and (one := self._row(int(index))) is not None:
             return one
         rows, columns = _axes(index)
         chosen_rows, chosen_columns = _range(rows, self.shape[0], "row"), _range(columns, self.shape[1], "column")
@@ -96,9 +96,9 @@ class Map:
         return [start for start, _ in runs], [(piece, piece.heads.index(self.number)) for _, piece in runs]
 
     def _row(self, row: int) -> Float[np.ndarray, " key"] | None:
-        """One whole row, by the short way: what `read` does for any rows, columns and fields takes longer than the disk.
+        """One whole row by the short way, since `read`, which takes any rows and columns, takes longer than the disk.
 
-        None where it does not lie in one place.
+        None where the row does not lie in one place.
         """
         starts, pieces = self._runs
         row = row + self.shape[0] if row < 0 else row

@@ -16,7 +16,7 @@ from attnprobe.labelled import Labelled, import_xarray
 from attnprobe.labels import labels_of
 from attnprobe.shapes import Float, Shaped
 from attnprobe.store.base import Manifest, Reader
-from attnprobe.store.reading import kept_rows, read_rows
+from attnprobe.store.reading import kept_rows, make_array, read_rows
 
 if TYPE_CHECKING:
     import xarray
@@ -46,7 +46,7 @@ def read_measure(reader: Reader, held: Held, heads: Sequence[int]) -> Values:
     rows = sorted({row for _, pieces in alike for row in kept_rows(pieces)})
     width = max((piece.start + piece.shape[2] for _, pieces in alike for piece in pieces), default=0)
     dtype = np.dtype(np.int32 if first.dtype == "int32" else np.float32)
-    values = np.full((len(heads), len(rows), width), -1 if dtype.kind == "i" else np.nan, dtype)
+    values = make_array((len(heads), len(rows), width), -1 if dtype.kind == "i" else np.nan, dtype)
     for field, pieces in reversed(alike):  # what the first item kept is written last
         own = [head for head in heads if head in field.heads]
         its_rows = kept_rows(pieces)

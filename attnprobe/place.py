@@ -86,6 +86,8 @@ def place(
     heads: tuple[int, ...],
     rows: Rows,
     start: int,
+    causal: bool,
+    sink: bool,
     weights: Float[Tensor, "batch h r k"],
 ) -> None:
     """Write a tile's wanted rows, sample by sample.
@@ -98,6 +100,8 @@ def place(
         What it is part of, whatever the sample.
     heads, rows, start
         Heads and rows of the call, and the slot of the first column.
+    causal, sink
+        What is known of the tile, as of a `Block`.
     weights
         The tile, on the CPU.
     """
@@ -108,7 +112,7 @@ def place(
         wanted = sample.selected(selection, positions, forward.name)
         block = cut(weights[sample.row], heads, positions, wanted, columns, selection.keys, field.dtype)
         if block is not None:
-            store.write(replace(field, sample=sample.index), block)
+            store.write(replace(field, sample=sample.index), replace(block, causal=causal, sink=sink))
             sample.kept += block.values.numel()
 
 

@@ -6,6 +6,7 @@ from html import escape
 from operator import index
 from pathlib import Path
 from typing import Any, SupportsIndex
+from uuid import uuid4
 
 from attnprobe.aggregate import RunMeasures
 from attnprobe.errors import NotKept, SelectionError
@@ -156,6 +157,10 @@ class Run:
         counts = (f"{it[what]} {what[:-1]}{'s' * (str(it[what]) != '1')}" for what in ("layers", "heads", "tokens"))
         what = short(it["dtype"] or "", it.get("top", 0), it.get("measures", 0))
         return f"{' x '.join((samples, *counts))}, {what}, {format_bytes(it['bytes'])}"
+
+    def __dask_tokenize__(self) -> str:
+        """A name for dask, given once: its own would be made of all values, and a run may grow."""
+        return uuid4().hex
 
     def _repr_html_(self) -> str:
         it = {what: value for what, value in self.describe().items() if value is not None}

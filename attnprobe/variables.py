@@ -8,15 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from attnprobe.arrays import SampleArray
+from attnprobe.arrays import Positions, SampleArray
 from attnprobe.errors import SelectionError
 from attnprobe.fields import STATISTICS, Field, Piece, Site
-from attnprobe.held import MEAN
+from attnprobe.held import MEAN, is_measure
 from attnprobe.measured import in_order, units_of
-from attnprobe.shapes import Int
-from attnprobe.store.base import Manifest, Reader
+from attnprobe.store.base import Reader
 
 OUTER = ("sample", "layer", "head")
+NO_MEASURES = ("weights", "top", "top_keys", "top_rest")  # of a run's other fields, what are variables too
 CHUNK = 64 << 20  # bytes of a chunk, at most
 
 
@@ -36,7 +36,7 @@ class Contents:
     Attributes
     ----------
     variables
-        By name, weights first.
+        By name, weights first, and of each thing that of the main attention.
     ids
         Of the samples.
     lengths
@@ -47,7 +47,7 @@ class Contents:
 
     variables: Mapping[str, Variable]
     ids: Sequence[str]
-    lengths: Mapping[str, Int[np.ndarray, " sample"]]
+    lengths: Mapping[str, Positions]
     layers: Sequence[int]
     heads: Sequence[int]
 
@@ -55,12 +55,14 @@ class Contents:
     def chunks(self) -> dict[str, int]:
         """Lengths to cut each axis into, so that a part of any variable has at most `CHUNK` bytes.
 
-        With weights, a part is of one sample and layer; rows are cut next, then heads.
+        Variables share axes, and xarray wants an axis cut alike in all of them. With weights, a part is of one sample
+        and layer; rows are cut next, then heads.
         """
-        pairs = (pair for one in self.variables.values() for pair in zip(one.dims, one.array.shape, strict=True))
-        sizes = {dim: max(1, size) for dim, size in pairs}
+        sizes = {"sample": max(1, len(self.ids))}
+        for one in self.variables.values():
+            sizes |= {dim: max(1, size) for dim, size in zip(one.dims, one.array.shape, strict=True)}
         if any(one.array.what == "weights" for one in self.variables.values()):
-            sizes.update(sample=1, layer=1)
+            sizes |= {"sample": 1, "layer": 1}
         for one in self.variables.values():
             sample, layer, head, *inner = one.dims
             for dim in (sample, layer, *inner[:1], head, *inner[1:]):
@@ -87,51 +89,88 @@ def contents(reader: Reader, only: Collection[str] | None = None, without: Colle
     if wrong:
         raise SelectionError(f"there is no variable {wrong[0]!r} in the run; there are {', '.join(names) or 'none'}")
     chosen = {name: one for name, one in names.items() if (only is None or name in only) and name not in without}
-    layers = sorted({scan.sites[key].layer for kept, _ in chosen.values() for key in kept.sites})
+    layers = sorted({layer for kept, _ in chosen.values() for layer in kept.modules})
     heads = sorted({head for kept, _ in chosen.values() for head in kept.heads})
     dims = {
-        name: tuple(scan.dim(axis, kept.first.site, names) for axis in kept.first.axes) if place is None else ()
-        for name, (kept, place) in chosen.items()
+        name: scan.dims(kept.first, names) if statistic is None else () for name, (kept, statistic) in chosen.items()
     }
-    widest: dict[str, int] = {}
+    widths: dict[str, int] = {}
     for name, (kept, _) in chosen.items():
         for dim, width in zip(dims[name], scan.widths(kept), strict=False):
-            widest[dim] = max(widest.get(dim, 0), width)
+            widths[dim] = max(widths.get(dim, 0), width)
     variables = {}
-    for name, (kept, place) in chosen.items():
+    for name, (kept, statistic) in chosen.items():
         first = kept.first
-        modules = {scan.sites[key].layer: key for key in kept.sites}
         array = SampleArray(
             reader,
             first.what,
             first.axes,
-            _array(scan.samples),
+            np.array(scan.samples, np.int64),
             scan.lengths[first.site.keys],
-            tuple(modules.get(layer) for layer in layers),
-            _array(heads),
-            tuple(widest[dim] for dim in dims[name]),
+            tuple(kept.modules.get(layer) for layer in layers),
+            np.array(heads, np.int64),
+            tuple(widths[dim] for dim in dims[name]),
             np.dtype(np.int32 if first.dtype == "int32" else np.float32),
-            place,
+            statistic,
         )
-        attrs: dict[str, Any] = {"what": first.what, "kind": first.site.kind, "part": first.site.part}
-        attrs["modules"] = [modules[layer] for layer in sorted(modules)]
-        unit = "1" if first.what == "weights" else units_of(reader.manifest).get(first.what.removesuffix(MEAN))
-        attrs |= {"unit": unit} if unit and place != STATISTICS.index("count") else {}
-        variables[name] = Variable((*OUTER, *dims[name]), array, attrs)
+        variables[name] = Variable((*OUTER, *dims[name]), array, _describe(reader, kept, statistic))
     return Contents(variables, scan.ids, scan.tokens(), layers, heads)
+
+
+@dataclass(frozen=True)
+class Alike:
+    """Modules that one variable is of: one a layer, of the same two sequences and part of the model.
+
+    `ending` stands behind the variable's name; of the model's main attention it is empty. Where a layer has several,
+    `number` counts them from 1.
+    """
+
+    kind: str
+    part: str
+    queries: str
+    keys: str
+    number: int
+    ending: str
+
+
+def alike(sites: Sequence[Site]) -> dict[str, Alike]:
+    """Which modules belong together, by their names."""
+    main = main_sequence(sites)
+    parts: dict[tuple[str, ...], str] = {}
+    counts: Counter[tuple[str | int, ...]] = Counter()
+    found = {}
+    for site in sites:
+        if site.kind == "self" and site.queries == site.keys:
+            words = [] if site.keys == main else [site.keys]
+        else:
+            words = [site.kind, *(name for name in (site.queries, site.keys) if name not in (main, "source"))]
+        if parts.setdefault(tuple(words), site.part) != site.part:
+            words.append(site.part)
+        same = (site.kind, site.part, site.queries, site.keys)
+        counts[*same, site.layer] += 1
+        number = counts[*same, site.layer]
+        words += [str(number)] if number > 1 else []
+        found[site.key] = Alike(*same, number, "".join(f"_{word}" for word in words))
+    return found
+
+
+def main_sequence(sites: Sequence[Site]) -> str:
+    """The sequence whose axes have plain names: ``main``, or the only one."""
+    there = {sequence for site in sites for sequence in (site.queries, site.keys)}
+    return there.pop() if len(there) == 1 else "main"
 
 
 @dataclass
 class _Kept:
-    """One kind of field of all samples, at all sites of one ending."""
+    """One kind of field of all samples, at modules that are alike."""
 
     first: Field
-    sites: set[str] = field(default_factory=set)
+    modules: dict[int, str] = field(default_factory=dict)  # by layer
     heads: set[int] = field(default_factory=set)
     widths: tuple[int, int] = (0, 0)
 
     def take(self, one: Field, pieces: Sequence[Piece]) -> None:
-        self.sites.add(one.site.key)
+        self.modules[one.site.layer] = one.site.key
         self.heads.update(one.heads)
         first, second = self.widths
         for piece in pieces:
@@ -144,54 +183,54 @@ class _Scan:
     """What all samples of a run have, gone through once."""
 
     def __init__(self, reader: Reader) -> None:
-        self.manifest: Manifest = reader.manifest
-        self.sites = {site.key: site for site in self.manifest.sites}
-        self.endings = site_endings(self.manifest.sites)
+        samples, sites = reader.samples, reader.manifest.sites
+        self._manifest = reader.manifest
+        self._main = main_sequence(sites)
         self.ids: list[str] = []
         self.samples: list[int] = []
-        self._tokens: list[tuple[int, int]] = []
-        self._kept: dict[tuple[str, str], _Kept] = {}  # by what and ending
-        lengths: dict[str, list[tuple[int, int]]] = {}
-        for place, sample in enumerate(reader.samples):
+        self.lengths = {name: np.zeros(len(samples), np.int64) for site in sites for name in (site.queries, site.keys)}
+        self._tokens = np.zeros((2, len(samples)), np.int64)
+        self._kept: dict[tuple[str, Alike], _Kept] = {}
+        groups = alike(sites)
+        for place, sample in enumerate(samples):
             self.ids.append(sample.id)
             self.samples.append(sample.index)
-            self._tokens.append((sample.main.length, sample.prompt_length))
+            self._tokens[:, place] = sample.main.length, sample.prompt_length
             for name, sequence in sample.sequences.items():
-                lengths.setdefault(name, []).append((place, sequence.length))
+                if name in self.lengths:
+                    self.lengths[name][place] = sequence.length
             for one, pieces in reader.fields(sample.index).items():
-                self._kept.setdefault((one.what, self.endings[one.site.key]), _Kept(one)).take(one, pieces)
-        self.lengths = {name: np.zeros(len(self.ids), np.int64) for name in lengths}
-        for name, pairs in lengths.items():
-            self.lengths[name][[place for place, _ in pairs]] = [length for _, length in pairs]
-        self._main = main_sequence(self.manifest.sites)
-        further = [name for name in self.lengths if name != self._main]
-        self._taken = {*OUTER, "query", "key", "length", "prompt_length"}
-        self._taken |= {f"{word}_{name}" for word in ("query", "key", "length") for name in further}
+                if one.what in NO_MEASURES or is_measure(one):
+                    self._kept.setdefault((one.what, groups[one.site.key]), _Kept(one)).take(one, pieces)
+        words = {f"{word}_{name}" for word in ("query", "key", "length") for name in self.lengths}
+        self._taken = {*OUTER, "query", "key", "length", "prompt_length", *words}  # names of axes and of lengths
 
-    def tokens(self) -> dict[str, Int[np.ndarray, " sample"]]:
+    def tokens(self) -> dict[str, Positions]:
         """Lengths, by the names of their coordinates."""
-        mains, prompts = zip(*self._tokens, strict=True) if self._tokens else ((), ())
-        further = {f"length_{name}": own for name, own in self.lengths.items() if name != self._main}
-        return {"length": _array(mains), "prompt_length": _array(prompts), **further}
+        further = {f"length_{name}": own for name, own in self.lengths.items() if name != self._main and own.any()}
+        return {"length": self._tokens[0], "prompt_length": self._tokens[1], **further}
 
     def names(self) -> dict[str, tuple[_Kept, int | None]]:
         """Names of all variables, and the place of the statistic that each is."""
-        whats = in_order((what for what, _ in self._kept), self.manifest)
-        endings = list(dict.fromkeys(self.endings.values()))
-        found = sorted(self._kept, key=lambda one: (one[0] != "weights", whats.index(one[0]), endings.index(one[1])))
+        whats = ("weights", *in_order((what for what, _ in self._kept if what != "weights"), self._manifest))
+        groups = sorted(dict.fromkeys(alike(self._manifest.sites).values()), key=lambda one: one.ending != "")
+        found = sorted(self._kept, key=lambda one: (whats.index(one[0]), groups.index(one[1])))
         names: dict[str, tuple[_Kept, int | None]] = {}
-        for what, ending in found:
-            places = enumerate(STATISTICS) if what.endswith(MEAN) else [(None, "")]
-            for place, word in places:
-                name = f"{what.removesuffix(MEAN)}{word and f'_{word}'}{ending}"
-                names[_free(name, {*names, *self._taken})] = self._kept[what, ending], place
+        for what, group in found:
+            statistics = enumerate(STATISTICS) if what.endswith(MEAN) else [(None, "")]
+            for place, word in statistics:
+                name = f"{what.removesuffix(MEAN)}{word and f'_{word}'}{group.ending}"
+                names[_free(name, {*names, *self._taken})] = self._kept[what, group], place
         return names
 
-    def dim(self, axis: str, site: Site, variables: Collection[str]) -> str:
-        """What an axis is called: those of tokens after their sequence, others not like a variable."""
-        sequence = {"query": site.queries, "key": site.keys}.get(axis.removesuffix("_cell"), self._main)
-        name = axis if sequence == self._main else f"{axis}_{sequence}"
-        return name if axis in ("query", "key") else _free(name, {*variables, *self._taken}, "_bin")
+    def dims(self, of: Field, variables: Collection[str]) -> tuple[str, ...]:
+        """What axes are called: those of tokens after their sequence, others not like a variable."""
+        found = []
+        for axis in of.axes:
+            sequence = {"query": of.site.queries, "key": of.site.keys}.get(axis.removesuffix("_cell"), self._main)
+            name = axis if sequence == self._main else f"{axis}_{sequence}"
+            found.append(name if axis in ("query", "key") else _free(name, {*variables, *self._taken}, "_bin"))
+        return tuple(found)
 
     def widths(self, kept: _Kept) -> list[int]:
         """Lengths of the axes of a field, over all samples: of tokens, those of the sequence."""
@@ -202,45 +241,15 @@ class _Scan:
         ]
 
 
-def site_endings(sites: Sequence[Site]) -> dict[str, str]:
-    """What stands behind the names of a module's variables, by the module's name: of the main attention, nothing.
-
-    Variables have one module a layer. Where a part of the model has several, the second's end in ``_2``.
-    """
-    main = main_sequence(sites)
-    parts: dict[str, str] = {}
-    counts: Counter[tuple[str, int]] = Counter()
-    whose: dict[str, tuple[str, ...]] = {}
-    endings = {}
-    for site in sites:
-        if site.kind == "self" and site.queries == site.keys:
-            words = [] if site.keys == main else [site.keys]
-        else:
-            words = [site.kind, *(name for name in (site.queries, site.keys) if name not in (main, "source"))]
-        ending = "".join(f"_{word}" for word in words)
-        if parts.setdefault(ending, site.part) != site.part:
-            ending = f"{ending}_{site.part}"
-        counts[ending, site.layer] += 1
-        if (number := counts[ending, site.layer]) > 1:
-            ending = f"{ending}_{number}"
-        alike = (site.kind, site.queries, site.keys, site.part, str(number))
-        while whose.setdefault(ending, alike) != alike:  # sequences may be called anything
-            ending += "_"
-        endings[site.key] = ending
-    return endings
-
-
-def main_sequence(sites: Sequence[Site]) -> str:
-    """The sequence whose axes have plain names: ``main``, or the only one."""
-    there = {sequence for site in sites for sequence in (site.queries, site.keys)}
-    return there.pop() if len(there) == 1 else "main"
+def _describe(reader: Reader, kept: _Kept, statistic: int | None) -> dict[str, Any]:
+    what, site = kept.first.what, kept.first.site
+    unit = "1" if what == "weights" else units_of(reader.manifest).get(what.removesuffix(MEAN))
+    attrs: dict[str, Any] = {"what": what, "kind": site.kind, "part": site.part}
+    attrs["modules"] = [kept.modules[layer] for layer in sorted(kept.modules)]
+    return attrs | ({"unit": unit} if unit and statistic != STATISTICS.index("count") else {})
 
 
 def _free(name: str, taken: Collection[str], more: str = "_") -> str:
     while name in taken:
         name += more
     return name
-
-
-def _array(numbers: Sequence[int]) -> Int[np.ndarray, " n"]:
-    return np.array(numbers, np.int64)

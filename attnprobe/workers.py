@@ -1,4 +1,4 @@
-"""Which of how many workers this process is, as its launcher says in the environment. Nothing is asked of the others."""
+"""Which of how many workers this process is, as its launcher says in the environment; the others are not asked."""
 
 import re
 from collections.abc import Mapping
@@ -35,6 +35,10 @@ class Workers:
         """Short name, in the form that ``--worker`` takes: ``3/8``."""
         return f"{self.rank}/{self.world}"
 
+    def share(self, start: int, stop: int) -> range:
+        """Rows of this worker, of those from `start` to `stop`."""
+        return range(start + (self.rank - start) % self.world, stop, self.world)
+
 
 @dataclass(frozen=True)
 class _Level:
@@ -65,7 +69,7 @@ def find_workers(environ: Mapping[str, str], by_hand: str | None = None) -> Work
     A launcher inside of another multiplies: SLURM array tasks and Kubernetes pods are jobs of their own, and in each
     run all the workers that ``srun`` or ``torchrun`` start there. Where ``torchrun`` spans several nodes
     (``GROUP_WORLD_SIZE`` says so), or something else set ``RANK`` and ``WORLD_SIZE``, these count every task of the
-    step and every pod already, and only the array multiplies them.
+    step and every pod already, and only an array multiplies them.
 
     Parameters
     ----------
@@ -86,7 +90,7 @@ def find_workers(environ: Mapping[str, str], by_hand: str | None = None) -> Work
         return Workers(rank, world, rank if local is None else local, BY_HAND)
     array, ranked = _array(told), _ranked(told)
     spans = ranked is not None and told.get("GROUP_WORLD_SIZE") != "1"
-    inner = None if spans else _step(told) or _pod(told, ranked is not None)
+    inner = None if spans else _step(told) or _pod(told)
     levels = [level for level in (array, inner, ranked) if level is not None]
     rank, world = 0, 1
     for level in levels:
@@ -98,16 +102,8 @@ def find_workers(environ: Mapping[str, str], by_hand: str | None = None) -> Work
 
 def _ranked(told: Mapping[str, str]) -> _Level | None:
     """``torchrun``, and what speaks as it does."""
-    if "RANK" not in told:
-        if "WORLD_SIZE" in told and "JOB_COMPLETION_INDEX" not in told and told["WORLD_SIZE"] != "1":
-            raise SelectionError(
-                f"WORLD_SIZE={told['WORLD_SIZE']} is set and RANK is not; set both, or neither, or pass --worker I/N"
-            )
+    if "RANK" not in told and told.get("WORLD_SIZE", "1") == "1":
         return None
-    if "WORLD_SIZE" not in told:
-        raise SelectionError(
-            f"RANK={told['RANK']} is set and WORLD_SIZE is not; set both, or neither, or pass --worker I/N"
-        )
     return _level("torchrun", told, "RANK", "WORLD_SIZE")
 
 
@@ -132,27 +128,22 @@ def _array(told: Mapping[str, str]) -> _Level | None:
     even = last is None or (last - first) // max(step, 1) + 1 == count
     if step < 1 or rest or not 0 <= index < count or not even:
         raise SelectionError(
-            f"which worker this is cannot be told: {said}; number the array evenly, as in --array=0-7 or --array=0-30:4, "
-            "or pass --worker I/N"
+            f"which worker this is cannot be told: {said}; number the array evenly, as in --array=0-7 or "
+            "--array=0-30:4, or pass --worker I/N"
         )
     return _Level("slurm array", index, count)
 
 
-def _pod(told: Mapping[str, str], ranked: bool) -> _Level | None:
-    """A pod of an indexed Kubernetes job, which does not say how many there are."""
+def _pod(told: Mapping[str, str]) -> _Level | None:
+    """A pod of an indexed Kubernetes job, which is not told how many there are."""
     if "JOB_COMPLETION_INDEX" not in told:
         return None
-    names = ["ATTNPROBE_WORKERS", *([] if ranked else ["WORLD_SIZE"])]  # else that is what torchrun says
-    given = [name for name in names if name in told]
-    if not given:
+    if "ATTNPROBE_WORKERS" not in told:
         raise SelectionError(
-            f"JOB_COMPLETION_INDEX={told['JOB_COMPLETION_INDEX']} says which pod this is, and nothing says of how many; "
-            "give the pods an environment variable ATTNPROBE_WORKERS with the job's number of completions"
+            f"JOB_COMPLETION_INDEX={told['JOB_COMPLETION_INDEX']} says which pod this is, and nothing says of how "
+            "many; give the pods an environment variable ATTNPROBE_WORKERS with the job's number of completions"
         )
-    if len({told[name] for name in given}) > 1:
-        said = " and ".join(f"{name}={told[name]}" for name in given)
-        raise SelectionError(f"{said} contradict each other; keep ATTNPROBE_WORKERS, the job's number of completions")
-    return _level("kubernetes", told, "JOB_COMPLETION_INDEX", given[0])
+    return _level("kubernetes", told, "JOB_COMPLETION_INDEX", "ATTNPROBE_WORKERS")
 
 
 def _local(told: Mapping[str, str]) -> int | None:

@@ -1,6 +1,5 @@
 """A run as one lazy xarray dataset: ``xr.open_dataset(run, engine="attnprobe")`` (needs the ``xarray`` extra)."""
 
-import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -17,16 +16,11 @@ from attnprobe.run import Run, open_run
 from attnprobe.shapes import Shaped
 from attnprobe.variables import Contents, contents
 
-LARGEST = 4 << 20  # bytes of a manifest that a guess reads
-EDGES = 48  # distances whose lower edges are told
+EDGES = 48  # distances whose lower edges are told: all that a sample may have
 
 
 class AttnprobeBackend(BackendEntrypoint):  # type: ignore[misc]
-    """What xarray calls to open a run.
-
-    Where attnprobe is not installed but only on the path, this class itself is the engine:
-    ``xr.open_dataset(run, engine=AttnprobeBackend)``.
-    """
+    """What xarray calls to open a run."""
 
     description = "Attention weights and measures that attnprobe recorded"
     open_dataset_parameters = ("filename_or_obj", "drop_variables", "variables")
@@ -37,13 +31,9 @@ class AttnprobeBackend(BackendEntrypoint):  # type: ignore[misc]
             return True
         try:
             path = Path(os.fspath(filename_or_obj))
-            manifest = path / "manifest.json"
-            if not (path / "shards").is_dir() or not manifest.is_file() or manifest.stat().st_size > LARGEST:
-                return False
-            record = json.loads(manifest.read_bytes())
-        except (OSError, TypeError, ValueError, RecursionError):
+            return (path / "manifest.json").is_file() and (path / "journal").is_dir()
+        except (OSError, TypeError, ValueError):
             return False
-        return isinstance(record, dict) and {"format", "sites", "keep"} <= record.keys()
 
     def open_dataset(
         self,
@@ -54,6 +44,9 @@ class AttnprobeBackend(BackendEntrypoint):  # type: ignore[misc]
     ) -> Any:
         """Open a run; no value is read.
 
+        Weights are ``[sample, layer, head, query, key]`` in float32, NaN where there is none: behind the end of a
+        shorter sample, and where nothing was kept.
+
         Parameters
         ----------
         filename_or_obj
@@ -62,7 +55,7 @@ class AttnprobeBackend(BackendEntrypoint):  # type: ignore[misc]
             Names that are left out, there or not.
         variables
             Names of the only ones that are wanted. The axes of layers and heads have what these kept, so the fewer, the
-            smaller.
+            smaller; chunks of measures alone are larger than those beside weights.
 
         Raises
         ------
@@ -98,23 +91,26 @@ class LazyArray(BackendArray):  # type: ignore[misc]
             np.arange(*one.indices(length)) if isinstance(one, slice) else np.atleast_1d(np.asarray(one, np.int64))
             for one, length in zip(key, self.shape, strict=True)
         ]
-        values = self.array.read(*positions)
-        return values[tuple(slice(None) if isinstance(one, slice) or np.ndim(one) else 0 for one in key)]
+        for one, length in zip(positions, self.shape, strict=True):  # behind the end is NaN, and no mistake, to arrays
+            if len(one) and not 0 <= one.min() <= one.max() < length:
+                raise IndexError(f"position {one.max()} is out of range: there are {length}")
+        kept = [len(one) for of, one in zip(key, positions, strict=True) if isinstance(of, slice) or np.ndim(of)]
+        return self.array.read(*positions).reshape(kept)
 
 
 def _dataset(run: Run, found: Contents) -> Any:
     chunks = found.chunks
-    sample = {"preferred_chunks": {"sample": chunks.get("sample", max(1, len(found.ids)))}}
     data = {}
     for name, one in found.variables.items():
         lazy = indexing.LazilyIndexedArray(LazyArray(one.array))
         encoding = {"preferred_chunks": {dim: chunks[dim] for dim in one.dims}}
         data[name] = xarray.Variable(one.dims, lazy, dict(one.attrs), encoding)
+    by_sample = {"preferred_chunks": {"sample": chunks["sample"]}}
     coords: dict[str, Any] = {
         "sample": ("sample", np.array(found.ids, object)),
         "layer": ("layer", np.array(found.layers, np.int64)),
         "head": ("head", np.array(found.heads, np.int64)),
-        **{name: xarray.Variable("sample", own, {}, sample) for name, own in found.lengths.items()},
+        **{name: xarray.Variable("sample", own, {}, by_sample) for name, own in found.lengths.items()},
     }
     for one in found.variables.values():
         for dim, axis, size in zip(one.dims[3:], one.array.axes, one.array.shape[3:], strict=False):
@@ -122,7 +118,6 @@ def _dataset(run: Run, found: Contents) -> Any:
                 coords[dim] = dim, np.array([0, *(1 << bit for bit in range(size - 1))][:size], np.int64)
     manifest = run.manifest
     attrs = {
-        "model": str(manifest.model.get("class")),
         **{f"model_{name}": value for name, value in manifest.model.items() if isinstance(value, str)},
         **{f"version_{name}": version for name, version in manifest.versions.items()},
         "created": manifest.created,

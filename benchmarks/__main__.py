@@ -9,7 +9,7 @@ import click
 from benchmarks.measure import OtherLoad
 from benchmarks.report import environment_text, write_page
 
-NAMES = ("attention", "measures", "long", "memory", "paused")
+NAMES = ("attention", "measures", "long", "memory", "paused", "storage")
 ROOT = Path(__file__).parents[1]
 
 

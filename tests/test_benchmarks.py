@@ -6,12 +6,19 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from benchmarks import attention, long, measures, memory, paused
+from benchmarks import attention, long, measures, memory, paused, storage
 from benchmarks.__main__ import main
 from benchmarks.measure import alternate, ratio
 from benchmarks.report import write_page
 
-MODULES = {"attention": attention, "long": long, "measures": measures, "memory": memory, "paused": paused}
+MODULES = {
+    "attention": attention,
+    "long": long,
+    "measures": measures,
+    "memory": memory,
+    "paused": paused,
+    "storage": storage,
+}
 
 
 def spreads(value):

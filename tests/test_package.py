@@ -21,14 +21,16 @@ PACKAGE = ROOT / "attnprobe"
 # "attnprobe" is the package's __init__, which may import anything.
 LAYERS = (
     {"errors", "shapes", "version", "precision", "scratch"},
-    {"fields", "codes", "selection", "sizes", "kinds", "fidelity"},
+    {"fields", "codes", "selection", "sizes", "kinds", "fidelity", "pyramid"},
     {"measures"},
     {"routes", "sites", "call", "registry", "direct", "strings", "keep", "items"},
     {"engines", "cut", "topk", "compare"},
     {"store"},
+    {"verifying"},
     {"show"},
     {"labels", "held", "spans", "labelled", "maps", "measured", "toprows", "summary", "aggregate"},
-    {"head", "sample_run", "run", "attentions"},
+    {"arrays", "variables", "levels"},
+    {"head", "sample_run", "run", "attentions", "dataset", "xarray_engine"},
     {"samples", "caching", "lineage", "tracker", "streams", "generation", "arguments", "copies", "provenance", "seen"},
     {"watchers", "interface", "shadows", "hooks"},
     {"place", "told"},
@@ -37,6 +39,8 @@ LAYERS = (
     {"observer"},
     {"recorder", "api"},
     {"attnprobe"},
+    {"workers"},
+    {"corpus"},
     {"demo"},
     {"cli", "__main__"},
 )

@@ -1,6 +1,5 @@
-"""``attnprobe capture``: run a model on a text and write its attention weights to a run directory."""
+"""``attnprobe capture``: run a model on a text, or on many, and write its attention weights to a run directory."""
 
-import os
 import sys
 import time
 import warnings
@@ -9,13 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from attnprobe.cli.capture_corpus import capture_corpus
+from attnprobe.cli.capturing import asked_of_model, check_target
+from attnprobe.cli.corpus_options import Job, check_options, corpus_options
 from attnprobe.cli.info import figures
 from attnprobe.cli.keeping import read_keep, selecting
 from attnprobe.cli.models import Named, pick_device
 from attnprobe.cli.output import Output
 from attnprobe.cli.output import command as shared
-from attnprobe.cli.progress import Streamer, bytes_on_disk, recording
-from attnprobe.errors import RecordingWarning, RunExists, SelectionError, StoreError
+from attnprobe.cli.progress import Streamer, bytes_on_disk, recording, tell_fidelity
+from attnprobe.errors import RecordingWarning, SelectionError
 from attnprobe.sizes import format_bytes, parse_bytes
 
 if TYPE_CHECKING:  # it needs torch, which takes seconds to import
@@ -30,9 +32,10 @@ if TYPE_CHECKING:  # it needs torch, which takes seconds to import
 @click.option(
     "-o", "--out", "run", type=click.Path(path_type=Path), required=True, metavar="RUN", help="Where to write."
 )
+@corpus_options
 @selecting
 @click.option("--generate", type=click.IntRange(min=1), metavar="N", help="Generate up to N tokens too, greedily.")
-@click.option("--max-tokens", type=click.IntRange(min=1), metavar="N", help="Run on the first N tokens of the text.")
+@click.option("--max-tokens", type=click.IntRange(min=1), metavar="N", help="Run on the first N tokens of a text.")
 @click.option("--device", default="auto", show_default=True, help='"cpu", "cuda:1"; auto is CUDA where there is one.')
 @click.option("--budget", default="256 MiB", show_default=True, help="Working memory.")
 @click.option("--overwrite", is_flag=True, help="Replace the run that is there.")
@@ -51,23 +54,30 @@ def command(
     budget: str,
     overwrite: bool,
     no_text: bool,
+    corpus: dict[str, Any],
     **selection: Any,
 ) -> None:
-    """Run MODEL on a text and write its attention weights, or what is computed of them, to RUN.
+    """Run MODEL on a text, or on a corpus, and write its attention weights, or what is computed of them, to RUN.
 
     MODEL is "demo" (the bundled one), a directory, or a name on the Hugging Face hub. The text is --text, --file, or
-    standard input where "-" is given.
+    standard input where "-" is given. A corpus is --dataset; several workers share it where torchrun, srun, a SLURM
+    array or an indexed Kubernetes job starts them, and --resume goes on with what is there.
 
     \b
     attnprobe capture demo --text "Maia likes to explore her world!" -o runs/maia
     attnprobe capture gpt2 --file book.txt --max-tokens 1024 --heads L5H1,L6H9 --dtype float16 -o runs/book
     attnprobe capture gpt2 --file book.txt --max-tokens 1024 --keep topk:8 --keep measures -o runs/book
     echo "To be, or" | attnprobe capture demo - --generate 20 -o runs/hamlet
+    attnprobe capture gpt2 --dataset "texts/*.jsonl" --keep measures -o runs/texts --resume
     """  # noqa: D301 (click wants the backspace itself)
     # All that can be wrong is found before the model is loaded, cheapest first.
     keep = read_keep(**selection)
     parse_bytes(budget)
-    _check_target(run, overwrite)
+    check_options(corpus["dataset"])
+    if corpus["dataset"]:
+        capture_corpus(out, Job(model, run, keep, device, budget, overwrite, not no_text, max_tokens, **corpus))
+        return
+    check_target(run, overwrite)
     words = _read_text(source, text, file)
     named = Named(model, progress=out.stderr.is_terminal and not out.quiet)
     if generate is None and named.encodes:
@@ -93,25 +103,8 @@ def command(
     size = figures(found)
     rate, written = size["tokens"] / seconds, format_bytes(bytes_on_disk(run))
     out.note(f"recorded {size['tokens']:,} tokens in {seconds:.1f} s: {rate:,.0f} tokens/s, {written} on disk")
-    fidelity = recorder.fidelity
-    out.note(str(fidelity))
-    for key, reason in recorder.refused.items():
-        out.note(f"not recorded: {key} is a {reason}")
-    for key in fidelity.off:
-        out.note(f"warning: {key}: the recorded weights may not be those that the kernel used: {fidelity[key]}")
-    told = {"worst": fidelity.worst, "off": list(fidelity.off)}
+    told = tell_fidelity(out, recorder)
     out.data({"path": str(run), **size, "seconds": round(seconds, 3), "fidelity": told}, str(run), repr(found))
-
-
-def _check_target(run: Path, overwrite: bool) -> None:
-    """Refuse a path that is taken or cannot be written."""
-    empty = run.is_dir() and not any(run.iterdir())
-    if (run.exists() or run.is_symlink()) and not overwrite and not empty:
-        raise RunExists(f"{run} exists already; choose another path, or pass --overwrite")
-    parent = next(p for p in (run.absolute(), *run.absolute().parents) if p.exists())
-    if parent != run.absolute() and not (parent.is_dir() and os.access(parent, os.W_OK | os.X_OK)):
-        reason = "is not writable" if parent.is_dir() else "is not a directory"
-        raise StoreError(f"cannot write the run {run}: {parent} {reason}; choose another path")
 
 
 def _read_text(source: str | None, text: str | None, file: Path | None) -> str:
@@ -156,11 +149,8 @@ def _run(out: Output, model: Any, ids: list[int], recorder: "Recorder", run: Pat
     """Run the model inside of the recording."""
     import torch
 
-    from attnprobe.routes import RETURNED
-
     inputs = torch.tensor([ids], device=model.device)
-    # Some of the modules that return their weights do so where they are asked to.
-    asked = {"output_attentions": True} if any(site.route == RETURNED for site in recorder.sites) else {}
+    asked = asked_of_model(recorder)
     with (
         recorder,
         torch.no_grad(),

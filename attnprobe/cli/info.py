@@ -1,6 +1,8 @@
-"""``attnprobe info``: what a run holds."""
+"""``attnprobe info``: what a run holds, and of one that is being written, how far it is."""
 
+import json
 from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +14,22 @@ from attnprobe.fields import Sample, Site
 from attnprobe.run import Run, open_run
 from attnprobe.show.prepare import printable
 from attnprobe.show.terminal import clip
+from attnprobe.sizes import format_bytes
+from attnprobe.store.read_directory import DirectoryReader
+from attnprobe.store.writers import ENDED, Writing, find_writers
 
 LISTED = 20
+DATA = 400  # characters of what the samples are of
 
 
 @click.command("info")
 @click.argument("run", type=click.Path(path_type=Path))
 @shared
 def command(out: Output, run: Path) -> None:
-    """Say what RUN holds: model, selection, samples, layers and heads, dtype, size, versions."""
+    """Say what RUN holds: model, selection, samples, layers and heads, dtype, size, versions.
+
+    Of a run that is being written, what is listed so far, and how each writer is: living, ended, or killed.
+    """
     found = open_run(run)
     out.data(_record(run, found) if out.as_json else None, *([] if out.as_json else _lines(run, found, out)))
 
@@ -54,6 +63,8 @@ def _record(path: Path, run: Run) -> dict[str, Any]:
         "format": manifest.format,
         "versions": dict(manifest.versions),
         "created": manifest.created,
+        "data": None if manifest.data is None else dict(manifest.data),
+        "writers": [vars(writer) for writer in _writers(run)],
         "sample_list": [{"id": s.id, "tokens": s.main.length, "prompt": s.prompt_length} for s in run.samples],
     }
 
@@ -69,7 +80,10 @@ def _lines(path: Path, run: Run, out: Output) -> list[str]:
         rows.append(("sites", f"{len(sites)} {kind}-attention, {' or '.join(map(str, heads))} heads each"))
     rows += [("kept", _item(kept)) for kept in manifest.keep]
     rows.append(("versions", ", ".join(f"{name} {version}" for name, version in manifest.versions.items())))
+    if manifest.data is not None:
+        rows.append(("data", clip(json.dumps(dict(manifest.data), ensure_ascii=False), DATA)))
     rows.append(("recorded", manifest.created))
+    rows += _progress(_writers(run))
     lines = [str(path), repr(run), *(f"{name:<9} {value}" for name, value in rows)]
     listed = list(run.samples[:LISTED])
     lines += [f"sample {sample.id:<2} {_describe(sample, out.width)}" for sample in listed]
@@ -78,9 +92,40 @@ def _lines(path: Path, run: Run, out: Output) -> list[str]:
     return lines
 
 
+def _writers(run: Run) -> list[Writing]:
+    reader = run.reader
+    return find_writers(reader.path, reader.journals) if isinstance(reader, DirectoryReader) else []
+
+
+def _progress(writers: list[Writing]) -> list[tuple[str, str]]:
+    """How each writer is; of those that have ended, how many."""
+    repairs = [one for one in writers if one.repaired]
+    at_work = [one for one in writers if not one.repaired]
+    rows = []
+    for one in (one for one in at_work if one.state != ENDED):
+        ago = max(datetime.now(UTC) - datetime.fromisoformat(one.last), timedelta())
+        words = [
+            f"{one.rank}/{one.world} {one.state}",
+            f"{one.samples:,} sample{'s' * (one.samples != 1)}, {format_bytes(one.nbytes)} listed",
+            *([f"{format_bytes(one.unfinished)} unfinished"] if one.unfinished else []),
+            f"started {one.started[:19]}",
+            f"last wrote {timedelta(seconds=int(ago.total_seconds()))} ago",
+        ]
+        rows.append(("writer", ", ".join(words)))
+    ended = sum(one.state == ENDED for one in at_work)
+    if rows and ended:
+        rows.append(("writers", f"{ended:,} more, ended"))
+    elif ended > 1:
+        rows.append(("writers", f"{ended:,}, ended"))
+    if repairs:
+        count = sum(one.repaired for one in repairs)
+        rows.append(("repaired", f"{count:,} shard{'s were' if count != 1 else ' was'} set aside"))
+    return rows
+
+
 def _item(kept: Mapping[str, Any]) -> str:
     """What one `keep` item kept, and of which heads and rows."""
-    words = {name: kept[name] for name in kept if name not in ("what", "dtype", "k", "measures")}
+    words = {name: kept[name] for name in kept if name not in ("what", "dtype", "k", "measures", "pyramid")}
     if isinstance(words.get("heads"), Mapping):
         words["heads"] = " and ".join(f"{heads} of layer {layer}" for layer, heads in words["heads"].items())
     selection = ", ".join(f"{name} {value}" for name, value in words.items())

@@ -32,6 +32,11 @@ def selecting(function: Callable[..., None]) -> Callable[..., None]:
             show_default=True,
             help="What weights are stored in: float16, bfloat16, log-uint8 (one byte, within 3.35 %).",
         ),
+        click.option(
+            "--pyramid/--no-pyramid",
+            default=True,
+            help="Keep coarser levels of large maps beside their weights, to show them at once.  [default: pyramid]",
+        ),
     )
     for option in reversed(options):
         function = option(function)
@@ -68,8 +73,9 @@ def _item(one: str, words: dict[str, Any]) -> Item:
     if name == "weights" and not colon:
         return Weights(**words)
     if name == "topk" and (rest.isdecimal() or not colon):
-        return TopK(**words, k=int(rest)) if rest else TopK(**words)
+        own = {word: value for word, value in words.items() if word != "pyramid"}
+        return TopK(**own, k=int(rest)) if rest else TopK(**own)
     if name == "measures" and (rest or not colon):
-        own = {word: value for word, value in words.items() if word not in ("keys", "dtype")}
+        own = {word: value for word, value in words.items() if word not in ("keys", "dtype", "pyramid")}
         return Measures(**own, names=rest) if rest else Measures(**own)
     raise SelectionError(f"--keep {one!r} is not understood; write {FORMS}")

@@ -109,13 +109,15 @@ class Named:
             raise SelectionError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}") from error
 
 
-def pick_device(name: str) -> str:
-    """A device by name; ``"auto"`` is CUDA where there is one."""
+def pick_device(name: str, local_rank: int | None = None) -> str:
+    """A device by name; ``"auto"`` is CUDA where there is one, of workers on one machine each the next."""
     if name != "auto":
         return name
     import torch
 
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    if not torch.cuda.is_available():
+        return "cpu"
+    return "cuda" if local_rank is None else f"cuda:{local_rank % torch.cuda.device_count()}"
 
 
 def _silence(progress: bool) -> None:

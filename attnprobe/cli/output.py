@@ -15,7 +15,7 @@ from rich.text import Text
 from attnprobe.errors import AttnprobeError, BudgetError, NotKept, RunExists, SelectionError
 from attnprobe.show.prepare import printable
 
-FAILED, USAGE, WILL_NOT_FIT = 1, 2, 4
+FAILED, USAGE, VERIFICATION, WILL_NOT_FIT = 1, 2, 3, 4
 
 
 class Output:

@@ -118,12 +118,14 @@ class Pace:
 
 @contextmanager
 def recording_rows(out: Output, run: Path, total: int | None, who: str) -> Iterator[Callable[[int, int, int], None]]:
-    """Say how a corpus is being recorded: a bar on a terminal, else a line every 10 seconds, `who` before it.
+    """Say how a corpus is being recorded: a bar on a terminal, else a line every 10 seconds.
+
+    One of several workers, which is told by `who`, has lines: bars of several would overwrite each other.
 
     Gives a function to call with the numbers of rows that are done with, rows recorded, and their tokens so far.
     """
     pace = Pace(run, total)
-    if out.quiet or not out.stderr.is_terminal:
+    if out.quiet or not out.stderr.is_terminal or who:
         out.note(f"{who}recording {'' if total is None else f'{total:,} '}rows ...")
         said = time.monotonic()
 
@@ -136,7 +138,7 @@ def recording_rows(out: Output, run: Path, total: int | None, who: str) -> Itera
 
         yield line
         return
-    columns = [TextColumn(f"{who}recording"), BarColumn(20), TextColumn("{task.fields[rows]}, {task.fields[rate]}")]
+    columns = [TextColumn("recording"), BarColumn(20), TextColumn("{task.fields[rows]}, {task.fields[rate]}")]
     with Progress(*columns, console=out.stderr, transient=True) as progress:
         task = progress.add_task("", total=total, rows=pace.rows, rate="")
 

@@ -9,6 +9,7 @@ from attnprobe.errors import SelectionError
 
 LONG = ("cut", "skip", "fail")
 NO_TOKENS, TOO_LONG = "without tokens", "longer than the context window"
+AHEAD = 16  # batches that are read ahead
 
 
 @dataclass(frozen=True)
@@ -31,9 +32,9 @@ class Tally:
     done
         Rows that were recorded before this started.
     cut
-        Recorded rows that were cut, to the context window or as asked for.
+        Rows that were cut, to the context window or as asked for.
     skipped
-        Rows that were not recorded, by reason.
+        Rows that are not recorded, by reason.
     """
 
     recorded: int = 0
@@ -55,10 +56,10 @@ class Batcher:
     Attributes
     ----------
     encode
-        Texts to token ids, one list a text.
+        Texts to token ids, a list a text; with a number, none longer than so many tokens.
     batch
         Most rows of a batch.
-    most
+    batch_tokens
         Most tokens of a batch, padding included: rows times the longest. A row that is longer is a batch of its own.
     max_tokens
         Take only so many tokens of each text.
@@ -66,20 +67,17 @@ class Batcher:
         Most tokens that the model takes.
     long
         What becomes of rows that are longer: ``"cut"``, ``"skip"`` or ``"fail"``.
-    ahead
-        Batches that are read ahead.
     """
 
-    encode: Callable[[list[str]], list[list[int]]]
+    encode: Callable[[list[str], int | None], list[list[int]]]
     batch: int = 8
-    most: int | None = None
+    batch_tokens: int | None = None
     max_tokens: int | None = None
     window: int | None = None
     long: str = "cut"
-    ahead: int = 16
 
-    def windows(self, rows: Iterable[Row], tally: Tally) -> Iterator[list[list[Piece]]]:
-        """Batches of as many rows as are read ahead together, the longest first; what is left out goes to `tally`.
+    def batches(self, rows: Iterable[Row], tally: Tally) -> Iterator[list[Piece]]:
+        """Batches, of the rows that are read ahead together the longest first; what is left out goes to `tally`.
 
         Raises
         ------
@@ -94,36 +92,31 @@ class Batcher:
                 tally.skipped[row.problem] += 1
             else:
                 waiting.append(row)
-            if len(waiting) >= self.batch * self.ahead:
-                if batches := self._cut(waiting, tally):
-                    yield batches
+            if len(waiting) == self.batch * AHEAD:
+                yield from self._pack(waiting, tally)
                 waiting = []
-        if waiting and (batches := self._cut(waiting, tally)):
-            yield batches
+        yield from self._pack(waiting, tally)
 
-    def _cut(self, rows: list[Row], tally: Tally) -> list[list[Piece]]:
-        pieces = []
-        for row, ids in zip(rows, self.encode([row.text for row in rows]), strict=True):
-            piece = self._fit(row, ids, tally)
-            if piece is not None:
-                pieces.append(piece)
-        pieces.sort(key=lambda piece: -len(piece.ids))
-        batches: list[list[Piece]] = []
+    def _pack(self, rows: list[Row], tally: Tally) -> Iterator[list[Piece]]:
+        if not rows:
+            return
+        encoded = zip(rows, self.encode([row.text for row in rows], None), strict=True)
+        fitting = [self._fit(row, ids, tally) for row, ids in encoded]
+        pieces = sorted((piece for piece in fitting if piece is not None), key=lambda piece: -len(piece.ids))
+        pack: list[Piece] = []
         for piece in pieces:
-            last = batches[-1] if batches else []
-            room = self.most is None or (len(last) + 1) * len(last[0].ids if last else ()) <= self.most
-            if last and len(last) < self.batch and room:
-                last.append(piece)
-            else:
-                batches.append([piece])
-        return batches
+            full = pack and self.batch_tokens is not None and (len(pack) + 1) * len(pack[0].ids) > self.batch_tokens
+            if full or len(pack) == self.batch:
+                yield pack
+                pack = []
+            pack.append(piece)
+        if pack:
+            yield pack
 
     def _fit(self, row: Row, ids: list[int], tally: Tally) -> Piece | None:
-        kept = ids[: self.max_tokens]
-        if not kept:
-            tally.skipped[NO_TOKENS] += 1
-            return None
-        if self.window is not None and len(kept) > self.window:
+        """A row's token ids, as many as are wanted and fit."""
+        length = len(ids) if self.max_tokens is None else min(len(ids), self.max_tokens)
+        if self.window is not None and length > self.window:
             if self.long == "fail":
                 raise SelectionError(
                     f"row {row.number:,} (id {row.id!r}) has {len(ids):,} tokens, and the context window is "
@@ -132,6 +125,11 @@ class Batcher:
             if self.long == "skip":
                 tally.skipped[TOO_LONG] += 1
                 return None
-            kept = kept[: self.window]
-        tally.cut += len(kept) < len(ids)
-        return Piece(row.number, row.id, tuple(kept))
+            length = self.window
+        if length < len(ids):
+            (ids,) = self.encode([row.text], length)  # not a slice: what ends a text of an encoder is kept
+            tally.cut += 1
+        if not ids:
+            tally.skipped[NO_TOKENS] += 1
+            return None
+        return Piece(row.number, row.id, tuple(ids))

@@ -11,19 +11,11 @@ import xxhash
 
 from attnprobe.errors import SelectionError
 
-FORMATS = {
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".json": "json",
-    ".txt": "text",
-    ".csv": "csv",
-    ".tsv": "csv",
-    ".parquet": "parquet",
-}
-COMPRESSED = (".gz", ".bz2", ".xz", ".zst", ".lz4")
-WANTED = ".jsonl, .json, .txt, .csv, .tsv, .parquet, and all but the last compressed, as in .jsonl.gz"
+FORMATS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".txt": "text", ".csv": "csv", ".parquet": "parquet"}
+COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
+WANTED = ".jsonl, .txt, .csv, .parquet, and all but the last compressed, as in .jsonl.gz"
 END = 1 << 20  # bytes at either end of a file that its checksums are of
-COUNTED = 1 << 30  # files that are larger are not read once more only to count their lines
+COUNTED = 1 << 30  # files that are larger together are not read once more only to count their lines
 
 
 @dataclass(frozen=True)
@@ -33,7 +25,7 @@ class Files:
     Attributes
     ----------
     format
-        ``"jsonl"``, ``"json"``, ``"text"``, ``"csv"`` or ``"parquet"``.
+        ``"jsonl"``, ``"text"``, ``"csv"`` or ``"parquet"``.
     paths
         Where they lie.
     sample_by
@@ -58,7 +50,7 @@ class Files:
         SelectionError
             If a file cannot be read.
         """
-        described = {"kind": "files", "format": self.format, "files": [_print(path) for path in self.paths]}
+        described = {"kind": "files", "format": self.format, "files": [_describe(path) for path in self.paths]}
         return described | ({"sample_by": self.sample_by} if self.format == "text" else {})
 
     def count(self) -> int | None:
@@ -66,18 +58,20 @@ class Files:
         if self.format == "parquet":
             from pyarrow import parquet
 
-            return sum(parquet.read_metadata(path).num_rows for path in self.paths)
+            return sum(int(parquet.read_metadata(path).num_rows) for path in self.paths)
+        if self.format == "text" and self.sample_by == "document":
+            return len(self.paths)
         lines = self.format == "jsonl" or (self.format == "text" and self.sample_by == "line")
         packed = any(path.suffix in COMPRESSED for path in self.paths)
         if lines and not packed and sum(path.stat().st_size for path in self.paths) <= COUNTED:
             return sum(map(_lines, self.paths))
-        return len(self.paths) if self.format == "text" and self.sample_by == "document" else None
+        return None
 
 
 def find_files(sources: Sequence[str], sample_by: str = "line") -> Files | None:
     """The files that paths, globs and directories name; None if the only source is no path, but a name on the hub.
 
-    A directory stands for all files below it that a corpus can be read from, a glob and a directory for theirs in the
+    A directory stands for all files below it that a corpus can be read from; these, and what a glob finds, are in the
     order of their names.
 
     Raises
@@ -85,38 +79,40 @@ def find_files(sources: Sequence[str], sample_by: str = "line") -> Files | None:
     SelectionError
         If there is no such file, one is there twice, or they are of several formats.
     """
-    if len(sources) == 1 and not _local(sources[0]):
+    if len(sources) == 1 and not _is_local(sources[0]):
         return None
     paths = [path for source in sources for path in _expand(source)]
-    twice = next((path for path in paths if paths.count(path) > 1), None) if len(set(paths)) < len(paths) else None
-    if twice is not None:
-        raise SelectionError(f"{twice} is there twice in --dataset; its rows would be too")
+    places = set[Path]()
+    for path in paths:
+        if path.resolve() in places:
+            raise SelectionError(f"{path} is there twice in --dataset, and so would its rows be; name it once")
+        places.add(path.resolve())
     formats = {_format(path): path for path in reversed(paths)}
     if len(formats) > 1:
         named = " and ".join(f"{path.name} ({one})" for one, path in sorted(formats.items()))
         raise SelectionError(f"the files are of several formats, {named}; capture each into a run of its own")
-    found = next(iter(formats))
+    (found,) = formats
     if found != "text" and sample_by != "line":
-        raise SelectionError(f"sample_by={sample_by!r} is for .txt files; a row of {paths[0].name} is a row")
+        raise SelectionError(f"--sample-by {sample_by} is for .txt files; a row of {paths[0].name} is a sample")
     return Files(found, tuple(paths), sample_by)
 
 
-def _local(source: str) -> bool:
+def _is_local(source: str) -> bool:
     """Whether a source means files rather than a name on the hub."""
     return (
         os.path.exists(source)
         or glob.has_magic(source)
         or source.startswith((".", "/", "~"))
         or _suffix(Path(source)) in FORMATS
-        or source.partition("@")[0].partition(":")[0].count("/") > 1
+        or source.count("/") > 1
     )
 
 
 def _expand(source: str) -> list[Path]:
     path = Path(source).expanduser()
     if path.is_dir():
-        found = [p for p in path.rglob("*") if p.is_file() and _suffix(p) in FORMATS]
-        seen = sorted(p for p in found if not any(part.startswith(".") for part in p.relative_to(path).parts))
+        below = (p for p in path.rglob("*") if p.is_file() and _suffix(p) in FORMATS)
+        seen = sorted(p for p in below if not any(part.startswith(".") for part in p.relative_to(path).parts))
         if not seen:
             raise SelectionError(f"the directory {source} holds no file of a corpus: {WANTED}")
         return seen
@@ -130,6 +126,7 @@ def _expand(source: str) -> list[Path]:
 
 
 def _suffix(path: Path) -> str:
+    """A file's suffix, below that of its compression."""
     inner = path.with_suffix("") if path.suffix in COMPRESSED else path
     return inner.suffix.lower()
 
@@ -141,7 +138,7 @@ def _format(path: Path) -> str:
     return found
 
 
-def _print(path: Path) -> dict[str, Any]:
+def _describe(path: Path) -> dict[str, Any]:
     """Name, size and checksums of a file's two ends; to read all of a terabyte would take hours."""
     try:
         with path.open("rb") as file:
@@ -151,7 +148,7 @@ def _print(path: Path) -> dict[str, Any]:
             last = file.read(END)
     except OSError as error:
         raise SelectionError(f"cannot read {path}: {error.strerror}") from error
-    ends = {"first": xxhash.xxh3_64_hexdigest(first), "last": xxhash.xxh3_64_hexdigest(last)}
+    ends = {"first_xxh3": xxhash.xxh3_64_hexdigest(first), "last_xxh3": xxhash.xxh3_64_hexdigest(last)}
     return {"name": path.name, "bytes": size, **ends}
 
 

@@ -28,4 +28,4 @@ def tiles(
             beside = sink.double().expand(*logits.shape[:-1], 1)
             both = torch.cat([logits, beside], -1).softmax(-1)
             weights, mass = both[..., :-1], both[..., -1].float()
-    yield Tile(weights.float(), heads, rows, 0, mass, valid)
+    yield Tile(weights.float(), heads, rows, 0, mass, valid, call.looks_back(rows, call.keys))

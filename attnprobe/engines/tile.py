@@ -24,6 +24,8 @@ class Tile:
         ``[batch, head, query]``, the share of a learned sink; None where there is none. Rows sum to one minus it.
     valid
         ``[batch, head, query]``, whether a row has any key; None where all have.
+    causal
+        Whether it is known that no row sees a column behind its own.
     """
 
     weights: Float[Tensor, "batch h r k"]
@@ -32,3 +34,4 @@ class Tile:
     start: int
     sink_mass: Float[Tensor, "batch h r"] | None = None
     valid: Bool[Tensor, "batch h r"] | None = None
+    causal: bool = False

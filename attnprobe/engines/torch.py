@@ -85,11 +85,12 @@ def _tile(
     empty = logits.amax(-1) == -torch.inf if call.may_empty else None
     valid = None if empty is None else ~empty
     sink = call.sink_logits(heads, rows)
+    causal = call.looks_back(rows, start + key.shape[2])
     if sink is not None:
         beside = sink.to(logits.dtype).expand(*logits.shape[:-1], 1)
         both = torch.cat([logits, beside], -1).softmax(-1)
-        return Tile(both[..., :-1].float(), heads, rows, start, both[..., -1].float(), valid)
+        return Tile(both[..., :-1].float(), heads, rows, start, both[..., -1].float(), valid, causal)
     weights = torch.softmax(logits, -1, out=logits).float()
     if empty is not None:
         weights.masked_fill_(empty[..., None], 0.0)
-    return Tile(weights, heads, rows, start, None, valid)
+    return Tile(weights, heads, rows, start, None, valid, causal)

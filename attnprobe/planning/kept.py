@@ -7,6 +7,7 @@ from attnprobe.fields import DTYPES, Site
 from attnprobe.keep import Kept, Measures, TopK, Weights
 from attnprobe.measures import RowMeasure
 from attnprobe.planning.joined import Joining, Outline, Place, Writes
+from attnprobe.planning.levels import level_bytes, waiting_levels
 from attnprobe.planning.load import Geometry, Setting, Tiles, follows
 from attnprobe.planning.metered import Folding, fold, present
 from attnprobe.store.join import BLOCK
@@ -16,7 +17,7 @@ FOLLOWED = 50_000  # blocks of generated rows that are followed one by one; of m
 
 @dataclass(frozen=True)
 class KeptBytes:
-    """Bytes kept of each item, and bytes of small blocks that wait to be joined at most."""
+    """Bytes kept of each item, and bytes at most of small blocks that wait to be joined, and of levels."""
 
     items: tuple[int, ...]
     held: int
@@ -38,7 +39,10 @@ def kept_bytes(setting: Setting) -> KeptBytes:
         if not isinstance(kept.item, Weights):
             items[kept.group], waiting = _rows(setting, kept)
             held += waiting
-    return KeptBytes(tuple(items[kept.group] for kept in setting.kept), min(held, setting.held))
+        else:
+            items[kept.group] += level_bytes(setting, kept)
+    total = tuple(items[kept.group] for kept in setting.kept)
+    return KeptBytes(total, min(held, setting.held) + waiting_levels(setting))
 
 
 def _maps(setting: Setting) -> tuple[dict[int, int], int]:

@@ -223,6 +223,8 @@ class Setting:
         Whether tiles are made on the CPU.
     held
         Bytes of small blocks that the store holds back at most.
+    on_disk
+        Whether the store is a run directory.
     """
 
     sites: tuple[Site, ...]
@@ -232,6 +234,7 @@ class Setting:
     budget: int
     on_cpu: bool
     held: int
+    on_disk: bool
 
     def runs(self, site: int) -> bool:
         """Whether a site is called at all: without a source, cross-attention is not."""

@@ -173,7 +173,9 @@ def as_options(items: Sequence[Item], to: Path | None, budget: int) -> str:
     words: dict[str, Any] = {}
     for item in reversed(items):
         words |= _said(item)
-    parts += [str(part) for name, value in words.items() if name not in ("k", "names") for part in (f"--{name}", value)]
+    parts += ["--no-pyramid"] if "pyramid" in words else []
+    named = {name: value for name, value in words.items() if name not in ("k", "names", "pyramid")}
+    parts += [str(part) for name, value in named.items() for part in (f"--{name}", value)]
     parts += [] if to is None else ["-o", str(to)]
     parts += [] if budget == BUDGET else ["--budget", _mebibytes(budget)]
     return shlex.join(parts)

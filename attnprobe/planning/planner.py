@@ -88,7 +88,7 @@ class Planner:
     def _setting(self, load: Load) -> Setting:
         held = WAITING_IN_MEMORY if self._to is None else self._budget // 4
         sites = self._anatomy.sites
-        return Setting(sites, self._shapes, self._kept, load, self._budget, self._on_cpu, held)
+        return Setting(sites, self._shapes, self._kept, load, self._budget, self._on_cpu, held, self._to is not None)
 
     def _free(self) -> Room:
         """What is free, less what the model will take that is not loaded yet."""

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,14 @@ import torch
 
 from attnprobe.errors import RunExists, StoreError
 from attnprobe.fields import Block, Field, Sample, TokenSequence, encode_rows
+from attnprobe.store import files
 from attnprobe.store.base import FORMAT, Manifest
+from attnprobe.store.files import explained
 from attnprobe.store.join import RowJoiner
 from attnprobe.store.journal import Journal, host
 from attnprobe.store.leftovers import clear_leftovers
 from attnprobe.store.listing import Listing
+from attnprobe.store.pyramids import Pyramids
 from attnprobe.store.read_directory import DirectoryReader
 from attnprobe.store.ring import Ring
 from attnprobe.store.shard import ShardWriter
@@ -33,6 +37,7 @@ from attnprobe.store.target import Target
 
 GROUP = 32 << 20  # small samples are listed together once this many bytes wait,
 PATIENCE = 30.0  # or the first of them has waited for so many seconds
+_heads = lru_cache(1024)(encode_rows)  # the same ones for all samples
 METADATA = {"format": "pt", "attnprobe.format": str(FORMAT)}
 
 
@@ -48,7 +53,7 @@ class DirectoryWriter:
     overwrite
         Replace a run that is there. It is moved aside at once, and deleted when the new one lists its first samples.
     held
-        Bytes of small blocks that may wait to be joined.
+        Bytes of small blocks that may wait to be joined; half as many of levels of maps may wait for their patches.
     resume
         Go on with the run that is there, or start it. Several writers may do so at once.
     workers
@@ -94,7 +99,8 @@ class DirectoryWriter:
         self._waiting = 0
         self._oldest = 0.0
         self._ending: dict[str, Any] = {}
-        self._joiner = RowJoiner(self._put, held)
+        self._pyramids = Pyramids(self._put, manifest, held // 2)
+        self._joiner = RowJoiner(self._pyramids.write, held)
         self._ring = Ring()
         self._target = Target(path, self._writer)
         self._resumes = resume
@@ -118,8 +124,11 @@ class DirectoryWriter:
 
     def _look_around(self) -> None:
         """What is listed already; what was left behind goes."""
-        clear_leftovers(self.path)
         reader = DirectoryReader(self.path)
+        for one in reader.journals:
+            if one.samples and not one.ended:  # its writer may have been killed before it made them durable
+                files.sync_file(one.path)
+        clear_leftovers(self.path)
         self.done, self.next_index = reader.named, reader.next_index
 
     @contextmanager
@@ -151,10 +160,11 @@ class DirectoryWriter:
             {
                 **place,
                 "tensor": name,
-                "heads": encode_rows(block.heads),
+                "heads": _heads(block.heads),
                 "rows": encode_rows(block.rows),
                 "start": block.start,
                 "shape": list(block.values.shape),
+                **{known: True for known in ("causal", "sink") if getattr(block, known)},
             }
         )
 
@@ -162,8 +172,8 @@ class DirectoryWriter:
         nbytes = tensor.numel() * tensor.element_size()
         if self._shard is not None and not self._shard.takes(name, nbytes):
             self._finish_shard()
-            self._listing.put(self._finished)  # made durable while the next one fills
-            self._finished = []
+            shards, self._finished = self._finished, []
+            self._listing.put(shards)  # made durable while the next one fills
         if self._shard is None:
             path = self.path / "shards" / f"{self._writer}-{self._shards:05d}.safetensors"
             self._shard = ShardWriter(path, METADATA, self._ring)
@@ -179,6 +189,7 @@ class DirectoryWriter:
 
     def _commit(self, sample: Sample) -> None:
         self._joiner.flush_sample(sample.index)
+        self._pyramids.finish_sample(sample)
         fields = self._blocks.pop(sample.index, {})
         record = {
             "index": sample.index,
@@ -190,7 +201,7 @@ class DirectoryWriter:
                 {
                     "site": field.site.key,
                     "group": field.group,
-                    "heads": encode_rows(field.heads),
+                    "heads": _heads(field.heads),
                     "dtype": field.dtype,
                     "what": field.what,
                     "axes": list(field.axes),
@@ -225,13 +236,14 @@ class DirectoryWriter:
     def discard(self, sample: int) -> None:
         """Forget a sample; what was written of it stays unlisted."""
         self._joiner.drop_sample(sample)
+        self._pyramids.drop_sample(sample)
         self._blocks.pop(sample, None)
 
     def _finish_shard(self) -> None:
         if self._shard is not None:
             self._shard.finish()
-            self._finished.append(self._shard)
-            self._shard = None
+            shard, self._shard = self._shard, None  # where an interrupt comes, it is lost, and never closed twice
+            self._finished.append(shard)
 
     def _list(self) -> None:
         """Hand what is committed to the listing."""
@@ -282,7 +294,8 @@ class DirectoryWriter:
                     shard.abort()
             self._shard, self._finished = None, []
             self._ring.close()
-            self._journal.close()
+            with explained(self.path):
+                self._journal.close()
         if self._listing.failed is not None and self._listing.failed is not self._failed:
             raise self._listing.failed
 
@@ -290,9 +303,11 @@ class DirectoryWriter:
         try:
             self._journal.append({"ended": _now(), **self._ending})
         except OSError as error:
-            raise StoreError(
-                f"cannot end the journal {self._journal.path}: {error.strerror}; all samples are listed"
-            ) from error
+            if self._failed is None:  # else there is worse to tell
+                raise StoreError(
+                    f"cannot end the journal {self._journal.path}: {error.strerror}; all samples are listed, and "
+                    "nothing has to be recorded again"
+                ) from error
 
     def remove_if_empty(self) -> None:
         """Where a recording failed and lists nothing: take its directory away, and put back the run it replaced."""

@@ -21,6 +21,7 @@ LARGEST = 16 << 20  # bytes of a header
 TENSORS = 100_000
 DIMENSIONS = 8
 DIMENSION = 1 << 31
+VALUES = 1 << 48  # of a tensor, did none of its dimensions have length 0: safetensors multiplies these in 64 bits
 
 _KEYS = {"dtype", "shape", "data_offsets"}
 
@@ -113,6 +114,8 @@ def _entry(name: str, value: Any, base: int) -> Entry:
         raise BadHeader(f"tensor {name!r} has the dtype {str(dtype)[:40]!r}, which is not read")
     if not isinstance(shape, list) or len(shape) > DIMENSIONS or not all(_is_int(n, DIMENSION) for n in shape):
         raise BadHeader(f"tensor {name!r} has no shape that is read")
+    if math.prod(max(n, 1) for n in shape) > VALUES:
+        raise BadHeader(f"tensor {name!r} has the shape {shape}, which is too large")
     if not isinstance(offsets, list) or len(offsets) != 2 or not all(_is_int(n, 1 << 62) for n in offsets):
         raise BadHeader(f"tensor {name!r} has no data_offsets")
     start, stop = offsets

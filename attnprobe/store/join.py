@@ -60,11 +60,13 @@ class RowJoiner:
             self._flush(key)
             self._forward(field, block)
             return
-        if not self._held.setdefault(key, _Held()).add(block):
+        held = self._held.get(key)
+        if held is None or not held.add(block):
             self._flush(key)
-            self._held.setdefault(key, _Held()).add(block)
+            held = self._held[key] = _Held()
+            held.add(block)
         self._total += block.nbytes
-        if self._held[key].nbytes >= BLOCK:
+        if held.nbytes >= BLOCK:
             self._flush(key)
         if self._total > self._bound:  # down to half, so that many fields do not cause a search a block
             for fullest in sorted(self._held, key=lambda k: -self._held[k].nbytes):
@@ -105,7 +107,8 @@ def join(blocks: list[Block]) -> Block:
             values[:, row : row + height, block.start - start : block.start - start + width] = block.values
         row += height
     span = range(rows[0], rows[0] + len(rows)) if rows else range(0)
-    return Block(blocks[0].heads, span if rows == tuple(span) else rows, start, values)
+    causal, sink = all(block.causal for block in blocks), any(block.sink for block in blocks)
+    return Block(blocks[0].heads, span if rows == tuple(span) else rows, start, values, causal, sink)
 
 
 def _span(blocks: list[Block]) -> tuple[int, int]:

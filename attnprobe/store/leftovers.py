@@ -6,7 +6,9 @@ from typing import Any
 
 from attnprobe.store import files
 from attnprobe.store.journal import host, is_live, read_lines
+from attnprobe.store.listed import read_journal
 
+_MANIFEST = re.compile(r"manifest\.json\.[0-9a-f]{8}\.partial")
 SHARD = re.compile(r"([0-9a-f]{8})-\d{5,}\.safetensors(\.partial)?|([0-9a-f]{8})\.pyramid\.partial")
 
 
@@ -22,6 +24,8 @@ def find_leftovers(path: Path, everywhere: bool = False) -> list[Path]:
         writes. Without it, of writers of this machine that have ended.
     """
     found = []
+    for name in ("shards", "journal"):  # what a link leads to is no part of the run
+        files.check_directory(path / name)
     dead: dict[str, bool] = {}
     listed: dict[str, set[str]] = {}
     for file in sorted((path / "shards").iterdir()):
@@ -41,6 +45,10 @@ def clear_leftovers(path: Path) -> None:
     """Remove what writers of this machine left behind when they were killed."""
     for file in find_leftovers(path):
         files.remove(file)
+    if (path / "manifest.json").is_file():  # who is just about to publish another finds that it is there
+        for file in path.iterdir():
+            if _MANIFEST.fullmatch(file.name):
+                files.remove(file)
 
 
 def _has_ended(journal: Path) -> bool:
@@ -54,4 +62,4 @@ def _has_ended(journal: Path) -> bool:
 def _listed(journal: Path) -> set[str]:
     if not journal.is_file():
         return set()
-    return {shard["file"] for line in read_lines(journal) for shard in line.get("shards", ())}
+    return set(read_journal(journal).shards)

@@ -5,17 +5,41 @@ import re
 import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from attnprobe.errors import CorruptRun
 from attnprobe.store.files import check_directory
-from attnprobe.store.journal import read_lines
+from attnprobe.store.journal import check_line, parse_line, parse_lines
+from attnprobe.store.records import Record, Stored, find_parts
 from attnprobe.store.validate_fields import NUMBER
 
 FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}\.safetensors")
 _JOURNAL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}\.jsonl")
 _WORD = 64  # characters of a date
+
+
+class Hashes:
+    """The hashes of each shard, read when they are asked for."""
+
+    def __init__(self) -> None:
+        self.places: dict[str, Mapping[str, str] | Stored] = {}
+
+    def __getitem__(self, name: str) -> Mapping[str, str]:
+        place = self.places[name]
+        if not isinstance(place, Stored):
+            return place
+        found = place.load()
+        try:
+            _check_hashes(found)
+        except TypeError as error:
+            raise CorruptRun(f"{place.path}: the hashes of {name} make no sense ({error}); restore it") from error
+        return found
+
+    def items(self) -> Iterator[tuple[str, Mapping[str, str]]]:
+        """Names of shards, and their hashes."""
+        return ((name, self[name]) for name in self.places)
 
 
 @dataclass
@@ -30,6 +54,8 @@ class Journalled:
         When the writer began and ended, UTC, ISO 8601; empty where it is not told. One that was killed has no end.
     rank, world
         Which of how many it was.
+    host
+        Its machine, as `journal.host` has it.
     shards
         Bytes of each shard.
     hashes
@@ -47,9 +73,10 @@ class Journalled:
     ended: str = ""
     rank: int = 0
     world: int = 1
+    host: str = ""
     shards: dict[str, int] = field(default_factory=dict)
-    hashes: dict[str, Mapping[str, str]] = field(default_factory=dict)
-    samples: list[dict[str, Any]] = field(default_factory=list)
+    hashes: Hashes = field(default_factory=Hashes)
+    samples: list[Record] = field(default_factory=list)
     dropped: set[str] = field(default_factory=set)
     fidelity: Mapping[str, Any] | None = None
 
@@ -69,10 +96,10 @@ def read_journal(path: Path) -> Journalled:
     """
     found = Journalled(path)
     try:
-        for number, line in enumerate(read_lines(path), 1):
+        for number, line in enumerate(parse_lines(path, partial(_parse, path)), 1):
             try:
                 _take(found, line)
-            except (KeyError, TypeError, ValueError, AttributeError) as error:
+            except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
                 raise CorruptRun(
                     f"{path}, line {number}: a record makes no sense ({error!r}); restore it, or record again"
                 ) from error
@@ -81,12 +108,19 @@ def read_journal(path: Path) -> Journalled:
     return found
 
 
+def _parse(path: Path, line: bytes, start: int) -> dict[str, Any]:
+    check_line(line)
+    found = find_parts(path, line, start)
+    return parse_line(line) if found is None else found
+
+
 def _take(found: Journalled, line: Mapping[str, Any]) -> None:
     if "writer" in line:
         writer = line["writer"]
         found.started, found.rank, found.world = _date(writer["started"]), writer["rank"], writer["world"]
         if type(found.rank) is not int or type(found.world) is not int or not 0 <= found.rank < found.world:
             raise ValueError(f"rank {found.rank!r} of {found.world!r}")
+        found.host = _date(writer.get("host", ""))
     if "ended" in line:
         found.ended = _date(line["ended"])
     if "fidelity" in line:
@@ -101,16 +135,21 @@ def _take(found: Journalled, line: Mapping[str, Any]) -> None:
             raise TypeError(f"size {size!r}")
         found.shards[name] = size
         hashes = shard["xxh3_64"]
-        if not isinstance(hashes, dict) or not all(isinstance(one, str) for one in hashes.values()):
-            raise TypeError(f"xxh3_64 {hashes!r:.80}")
-        found.hashes[name] = hashes
-    for record in line["samples"]:
-        index = record["index"]
-        if type(index) is not int or not 0 <= index <= NUMBER:
-            raise TypeError(f"index {index!r}")
-        if not isinstance(record["id"], str) or type(record.get("named", False)) is not bool:
-            raise TypeError(f"id {record['id']!r:.80}")
+        if not isinstance(hashes, Stored):
+            _check_hashes(hashes)
+        found.hashes.places[name] = hashes
+    for one in line["samples"]:
+        record = one if isinstance(one, Record) else Record(one["index"], one["id"], one.get("named", False), one)
+        if type(record.index) is not int or not 0 <= record.index <= NUMBER:
+            raise TypeError(f"index {record.index!r}")
+        if not isinstance(record.id, str) or type(record.named) is not bool:
+            raise TypeError(f"id {record.id!r:.80}")
         found.samples.append(record)
+
+
+def _check_hashes(hashes: object) -> None:
+    if not isinstance(hashes, dict) or not all(isinstance(one, str) for one in hashes.values()):
+        raise TypeError(f"xxh3_64 {hashes!r:.80}")
 
 
 def _name(name: object) -> str:
@@ -155,7 +194,7 @@ class Listed:
         All of them.
     """
 
-    records: dict[int, tuple[dict[str, Any], Journalled]]
+    records: dict[int, tuple[Record, Journalled]]
     journals: list[Journalled]
 
 
@@ -165,27 +204,31 @@ def unite(journals: list[Journalled]) -> Listed:
     Unnamed samples of several writers may have one number; the later writer's get new ones.
     """
     dropped = set[str]().union(*(journal.dropped for journal in journals))
-    records: dict[int, tuple[dict[str, Any], Journalled]] = {}
+    records: dict[int, tuple[Record, Journalled]] = {}
     owner: dict[str, Journalled] = {}
-    again: list[tuple[dict[str, Any], Journalled]] = []
+    again: list[tuple[Record, Journalled]] = []
     for journal in journals:
         for record in journal.samples:
             if dropped and not dropped.isdisjoint(shards_of(record)):
                 continue
-            if record.get("named") and owner.setdefault(record["id"], journal) is not journal:
+            if record.named and owner.setdefault(record.id, journal) is not journal:
                 continue
-            if record["index"] in records:
+            if record.index in records:
                 again.append((record, journal))
             else:
-                records[record["index"]] = record, journal
+                records[record.index] = record, journal
     free = max(records, default=-1) + 1
     records.update(enumerate(again, free))
     return Listed(records, journals)
 
 
-def shards_of(record: Mapping[str, Any]) -> Iterator[str]:
+def shards_of(record: Record) -> Iterator[str]:
     """The shards that a sample lies in; of a record that makes no sense, what can be told."""
-    sequences, fields = record.get("sequences"), record.get("fields")
+    try:
+        whole = record.load()
+    except CorruptRun:
+        return
+    sequences, fields = whole.get("sequences"), whole.get("fields")
     parts = [
         part
         for sequence in (sequences.values() if isinstance(sequences, dict) else ())

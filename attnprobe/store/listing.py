@@ -1,5 +1,6 @@
 """Closes shards and lists samples behind the recording, in order: the recording does not wait for the disk's word."""
 
+import contextlib
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -37,10 +38,11 @@ class Listing:
         self._journal = journal
         self._first = first
         self._groups: deque[_Group] = deque()
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()  # taken by itself: Condition's own `with` may be interrupted halfway
+        self._changed = threading.Condition(self._lock)
         self._closed: list[ShardWriter] = []  # whole, not listed yet
-        self._lost: set[str] = set()  # shards that could not be finished
-        self._thread: threading.Thread | None = None
+        self._whole: set[str] = set()  # all shards that were closed
+        self._thread = threading.Thread(target=self._work, daemon=True)
         self._busy = False
         self._ended = False
         self.failed: StoreError | None = None
@@ -48,10 +50,9 @@ class Listing:
 
     def put(self, shards: Sequence[ShardWriter], samples: Sequence[dict[str, Any]] = ()) -> None:
         """Close shards, then list samples, some time; waits where too many groups wait."""
-        with self._changed:
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._work, daemon=True)
-                self._thread.start()
+        if not self._thread.is_alive():
+            self._thread.start()
+        with self._lock:
             while len(self._groups) >= WAITING:
                 self._changed.wait()
             self._groups.append(_Group(shards, samples))
@@ -59,23 +60,26 @@ class Listing:
 
     def wait(self) -> None:
         """Wait until all of it is done, well or not."""
-        with self._changed:
+        with self._lock:
+            self._changed.notify_all()  # of a group that was put in, and interrupted before it was told of
             while self._groups or self._busy:
                 self._changed.wait()
 
     def end(self) -> None:
         """End the thread once all is done, and remove shards of samples that were never listed."""
-        with self._changed:
+        with self._lock:
             self._ended = True
             self._changed.notify_all()
-        if self._thread is not None:
+        if self._thread.is_alive():
             self._thread.join()
-        for shard in self._closed:
-            files.remove(shard.path)
+        if not self._journal.unsure:
+            for shard in self._closed:
+                with contextlib.suppress(OSError):  # it is unlisted, and a resume clears it
+                    files.remove(shard.path)
 
     def _work(self) -> None:
         while True:
-            with self._changed:
+            with self._lock:
                 while not self._groups and not self._ended:
                     self._changed.wait()
                 if not self._groups:
@@ -89,7 +93,7 @@ class Listing:
             except Exception as error:
                 self.failed = self.failed or StoreError(f"cannot list samples in {self._journal.path}: {error!r}")
             finally:
-                with self._changed:
+                with self._lock:
                     self._busy = False
                     self._changed.notify_all()
 
@@ -100,10 +104,10 @@ class Listing:
                 shard.close()
             except StoreError as error:
                 problem = problem or error
-                self._lost.add(shard.path.name)
             else:
                 self._closed.append(shard)
-        whole = [record for record in group.samples if not _files(record) & self._lost]
+                self._whole.add(shard.path.name)
+        whole = [record for record in group.samples if _files(record) <= self._whole]
         if whole:
             try:
                 self._journal.append({"shards": [shard.describe() for shard in self._closed], "samples": whole})
@@ -116,6 +120,11 @@ class Listing:
             if not self.samples:
                 self._first()
             self.samples += len(whole)
+        if problem is None and len(whole) < len(group.samples):
+            problem = StoreError(
+                f"{self._journal.path}: {len(group.samples) - len(whole)} samples lie in a shard that was not "
+                "finished, since the recording was interrupted; record them again (--resume)"
+            )
         if problem is not None:
             raise problem
 

@@ -49,23 +49,32 @@ class DirectoryReader:
         self.journals = listed.journals
         self._checkers = {one.path: Records(path, self._sites, one.shards) for one in listed.journals}
         self._checked: set[int] = set()
+        self._loaded: OrderedDict[int, dict[str, Any]] = OrderedDict()
         self._files = ShardFiles(path / "shards")
         self._lock = threading.Lock()
         self._fields: OrderedDict[int, Mapping[Field, Sequence[Piece]]] = OrderedDict()
         self._nbytes: int | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_lock": None, "_fields": OrderedDict()}
+        return {**self.__dict__, "_lock": None, "_fields": OrderedDict(), "_loaded": OrderedDict()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, _lock=threading.Lock())
 
     def _record(self, index: int) -> tuple[dict[str, Any], Journalled]:
-        """The record of a sample, checked when it is first asked for, and its journal."""
-        record, journal = self._records[index]
+        """The record of a sample, read and checked when it is first asked for, and its journal."""
+        listed, journal = self._records[index]
+        with self._lock:
+            if index in self._loaded:
+                return self._loaded[index], journal
+        record = listed.load()
         if index not in self._checked:
             self._checkers[journal.path].check(index, record)
             self._checked.add(index)
+        with self._lock:
+            self._loaded[index] = record
+            if len(self._loaded) > DECODED:
+                self._loaded.popitem(last=False)
         return record, journal
 
     @property
@@ -86,7 +95,7 @@ class DirectoryReader:
     @property
     def named(self) -> frozenset[str]:
         """Ids of the samples whose names were given."""
-        return frozenset(record["id"] for record, _ in self._records.values() if record.get("named"))
+        return frozenset(record.id for record, _ in self._records.values() if record.named)
 
     @property
     def next_index(self) -> int:

@@ -1,16 +1,37 @@
 """Joins blocks into the rows and columns that a reader asks for, whatever store they lie in."""
 
 from collections.abc import Sequence
+from math import prod
+from typing import Any
 
 import numpy as np
 
-from attnprobe.errors import NotKept
+from attnprobe.errors import BudgetError, NotKept
 from attnprobe.fields import Field, Piece, Rows, describe_rows
 from attnprobe.selection import Indices
 from attnprobe.shapes import Int, Shaped
+from attnprobe.sizes import format_bytes
 from attnprobe.store.base import Reader
 
 READ_AS: dict[str, type[np.generic]] = {"float16": np.float16, "int32": np.int32}  # all else is read as float32
+
+
+def make_array(shape: tuple[int, ...], value: int | float, dtype: Any) -> Shaped[np.ndarray, "..."]:
+    """An array to read into.
+
+    Raises
+    ------
+    BudgetError
+        If there is not so much memory: what a run says of its lengths is more than it may hold values of.
+    """
+    try:
+        return np.full(shape, value, dtype) if value != 0 else np.zeros(shape, dtype)
+    except (MemoryError, ValueError) as error:  # numpy has no array of more bytes than an address can tell
+        size = format_bytes(prod(shape) * np.dtype(dtype).itemsize)
+        raise BudgetError(
+            f"an array of {' x '.join(map(str, shape))} values would take {size}, more than there is; read fewer "
+            "samples, heads, rows or columns at once"
+        ) from error
 
 
 def kept_rows(pieces: Sequence[Piece]) -> list[int]:
@@ -46,9 +67,9 @@ def read_rows(
         raise NotKept(
             f"head {absent[0]} of {field.site.label} was not kept; kept are heads {describe_rows(field.heads)}"
         )
-    result = np.zeros((len(heads), len(rows), len(columns)), READ_AS.get(field.dtype, np.float32))
+    result = make_array((len(heads), len(rows), len(columns)), 0.0, READ_AS.get(field.dtype, np.float32))
     found = np.zeros((len(heads), len(rows)), bool)
-    wanted_heads, wanted_rows = _Wanted(heads), _Wanted(rows)
+    wanted_heads, wanted_rows = Wanted(heads), Wanted(rows)
     low, high = min(rows, default=0), max(rows, default=-1)
     for piece in pieces:
         if isinstance(piece.rows, range) and piece.rows and (piece.rows[-1] < low or piece.rows[0] > high):
@@ -80,10 +101,10 @@ def read_rows(
     return result
 
 
-class _Wanted:
+class Wanted:
     """Positions that are asked for, in any order, sorted once: a map may lie in as many blocks as it has rows."""
 
-    def __init__(self, positions: Sequence[int]) -> None:
+    def __init__(self, positions: Sequence[int] | Int[np.ndarray, " position"]) -> None:
         wanted = np.asarray(positions, np.int64)
         self._order = np.argsort(wanted, kind="stable")
         self._sorted = wanted[self._order]

@@ -3,6 +3,7 @@
 import os
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -43,15 +44,16 @@ class ShardFile:
             if os.fstat(self._file).st_size != size:
                 raise BadHeader(f"it has {os.fstat(self._file).st_size:,} bytes and should have {size:,}")
             length = header_length(os.pread(self._file, 8, 0), size)
-            self.entries = parse_header(self._read(8, length), size)
+            self.entries = parse_header(self.read(8, length), size)
         except (BadHeader, OSError) as error:
             raise CorruptRun(f"{path} cannot be read: {error}; restore it, or record again") from error
 
-    def __del__(self) -> None:
+    def __del__(self, close: Callable[[int], None] = os.close) -> None:  # at exit, modules may be gone before it
         if self._file >= 0:
-            os.close(self._file)
+            close(self._file)
 
-    def _read(self, offset: int, count: int) -> bytes:
+    def read(self, offset: int, count: int) -> bytes:
+        """Some bytes of the file, all of them."""
         data = os.pread(self._file, count, offset)
         while len(data) < count:  # one call reads at most 2 GiB
             more = os.pread(self._file, count - len(data), offset + len(data))
@@ -80,7 +82,7 @@ class ShardFile:
 
     def whole(self, entry: Entry) -> Shaped[np.ndarray, "..."]:
         """A tensor."""
-        return np.frombuffer(self._read(entry.start, entry.stop - entry.start), RAW[entry.dtype]).reshape(entry.shape)
+        return np.frombuffer(self.read(entry.start, entry.stop - entry.start), RAW[entry.dtype]).reshape(entry.shape)
 
     def part(self, entry: Entry, heads: range, rows: range, columns: range) -> Shaped[np.ndarray, "head query key"]:
         """Runs of heads, rows and columns of a ``[head, query, key]`` tensor."""
@@ -92,7 +94,7 @@ class ShardFile:
         item = dtype.itemsize
         if len(columns) == width and (len(rows) == height or len(heads) == 1):
             first = (heads[0] * height + rows[0]) * width
-            data = self._read(entry.start + first * item, shape[0] * shape[1] * width * item)
+            data = self.read(entry.start + first * item, shape[0] * shape[1] * width * item)
             return np.frombuffer(data, dtype).reshape(shape)
         together = (width - len(columns)) * item <= GAP
         result = np.empty(shape, dtype)
@@ -100,11 +102,11 @@ class ShardFile:
             at = (head * height + rows[0]) * width + columns[0]
             if together or len(rows) == 1:
                 count = (len(rows) - 1) * width + len(columns)
-                flat = np.frombuffer(self._read(entry.start + at * item, count * item), dtype)
+                flat = np.frombuffer(self.read(entry.start + at * item, count * item), dtype)
                 result[number] = np.lib.stride_tricks.as_strided(flat, shape[1:], (width * item, item))
                 continue
             for row in range(len(rows)):
-                data = self._read(entry.start + (at + row * width) * item, len(columns) * item)
+                data = self.read(entry.start + (at + row * width) * item, len(columns) * item)
                 result[number, row] = np.frombuffer(data, dtype)
         return result
 

@@ -1,5 +1,6 @@
 """The directory that a run is written to: made, taken over from another run, or joined where the run is there."""
 
+import contextlib
 import json
 import re
 import shutil
@@ -62,12 +63,16 @@ class Target:
         StoreError
             If the run is of another model, selection, format or data.
         """
-        if self.path.is_symlink() or (self.path.exists() and not _is_begun(self.path)):
-            raise RunExists(f"{self.path} exists and is not a run of attnprobe; choose another path")
+        refuse_foreign(self.path)
         self._make_parents()
         for name in _PARTS:
             files.make_directory(self.path / name)
-        if not (self.path / "manifest.json").is_file():
+        there = (self.path / "manifest.json").is_file()
+        # What others made, they may have been killed before they made it durable.
+        with contextlib.suppress(PermissionError):
+            files.sync_directory(self.path.parent)
+        files.sync_directory(self.path)
+        if not there:
             self._publish(manifest)
         refuse_another(self.path, manifest)
 
@@ -111,7 +116,8 @@ class Target:
             if made.is_dir():
                 shutil.rmtree(made, ignore_errors=True)
             else:
-                made.unlink(missing_ok=True)
+                with contextlib.suppress(OSError):  # it holds nothing
+                    files.remove(made)
         self._made = []
         if self._replaced is not None:
             try:
@@ -130,6 +136,18 @@ class Target:
             self._replaced = None
 
 
+def refuse_foreign(path: Path) -> None:
+    """Refuse to go on with what is no run; one that others are just making is taken for one.
+
+    Raises
+    ------
+    RunExists
+        If it is not.
+    """
+    if path.is_symlink() or (path.exists() and not _is_begun(path)):
+        raise RunExists(f"{path} exists and is not a run of attnprobe; choose another path")
+
+
 def refuse_another(path: Path, manifest: Manifest) -> None:
     """Refuse to go on with a run that is not what `manifest` says.
 
@@ -141,12 +159,21 @@ def refuse_another(path: Path, manifest: Manifest) -> None:
     there = _read(path)
     if there is None:
         raise CorruptRun(f"{path / 'manifest.json'} cannot be read; restore it, or record to another path")
-    asked = json.loads(json.dumps(asdict(manifest)))
     if there.get("format") != FORMAT:
         raise StoreError(
             f"{path} has format {there.get('format')!r}, and this attnprobe writes {FORMAT}: it cannot be gone on "
             "with; record to another path"
         )
+    difference = differing(there, manifest)
+    if difference:
+        raise StoreError(
+            f"{path} is of another {difference}; go on with what it was begun with, or record to another path"
+        )
+
+
+def differing(there: Mapping[str, Any], manifest: Manifest) -> str:
+    """In what a run's manifest differs from another: ``"model: name was 'a' and is 'b'"``; empty where it does not."""
+    asked = json.loads(json.dumps(asdict(manifest)))
     for name, what in (
         ("model", "model"),
         ("sites", "model"),
@@ -155,13 +182,10 @@ def refuse_another(path: Path, manifest: Manifest) -> None:
         ("data", "data"),
     ):
         old, new = there.get(name), asked[name]
-        if old != new:
-            difference = _difference(name, old, new)
-            if difference:
-                raise StoreError(
-                    f"{path} is of another {what}: {difference}; go on with what it was begun with, or record to "
-                    "another path"
-                )
+        difference = _difference(name, old, new) if old != new else ""
+        if difference:
+            return f"{what}: {difference}"
+    return ""
 
 
 def _difference(name: str, old: Any, new: Any) -> str:

@@ -5,7 +5,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from attnprobe.errors import CorruptRun, SelectionError
+from attnprobe.errors import CorruptRun
 from attnprobe.fields import Site
 from attnprobe.selection import Indices
 from attnprobe.store.base import Manifest
@@ -20,6 +20,8 @@ STORED = {
 }  # in safetensors' words
 PARTS = {"ids": "I64", "positions": "I64", "tokens": "U8", "texts": "U8"}
 HEADS = 1 << 16  # heads of a site
+PLACES = 1 << 20  # layers of the model times heads of a layer: tables have a place for each
+DEPTH = 100  # of what a manifest holds
 UNIT = 64  # characters of a measure's unit
 
 
@@ -34,11 +36,20 @@ def make_manifest(path: Path, record: Mapping[str, Any]) -> Manifest:
     try:
         _check_manifest(record)
         return Manifest(**{**record, "sites": tuple(Site(**site) for site in record["sites"])})
-    except (Wrong, KeyError, TypeError) as error:
+    except (Wrong, KeyError, TypeError, RecursionError) as error:
         raise CorruptRun(f"{path} is not a manifest: {error}; restore it, or record again") from error
 
 
+def _check_depth(value: object, depth: int = 0) -> None:
+    """Refuse what is so deep that it cannot be compared or printed."""
+    if depth > DEPTH:
+        raise Wrong(f"it is more than {DEPTH} lists and dicts deep")
+    for part in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        _check_depth(part, depth + 1)
+
+
 def _check_manifest(record: Mapping[str, Any]) -> None:
+    _check_depth(record)
     for name, kind in (("model", dict), ("versions", dict), ("sites", list), ("keep", list), ("created", str)):
         if not isinstance(record.get(name), kind):
             raise Wrong(f"{name} is no {kind.__name__}")
@@ -58,6 +69,9 @@ def _check_manifest(record: Mapping[str, Any]) -> None:
                 raise Wrong(f"{field.name} of a site is {value!r}")
     if len({site["key"] for site in record["sites"]}) != len(record["sites"]):
         raise Wrong("two sites have one key")
+    layers, heads = (max((site[name] for site in record["sites"]), default=0) for name in ("layer", "heads"))
+    if (layers + 1) * heads > PLACES:
+        raise Wrong(f"it has layer {layers}, and {heads} heads in a layer: more than {PLACES:,} places")
     for kept in record["keep"]:
         if not isinstance(kept, dict):
             raise Wrong("an item of keep is no dict")
@@ -65,10 +79,19 @@ def _check_manifest(record: Mapping[str, Any]) -> None:
             if not isinstance(kept.get(name, ""), str):
                 raise Wrong(f"{name} of keep is {kept[name]!r}")
         _check_measures(kept.get("measures", []))
-        try:
-            Indices.parse(kept.get("keys", "all"), "keys")
-        except SelectionError as error:
-            raise Wrong(str(error)) from error
+        _check_keys(kept.get("keys", "all"))
+
+
+def _check_keys(keys: str) -> None:
+    """Columns that were kept are one range: what lies between them is in no block, and would be read as 0."""
+    try:
+        parts = Indices.parse(keys, "keys").parts
+    except ValueError as error:  # a SelectionError, or a number of thousands of digits
+        raise Wrong(f"keys of keep are {keys!r:.80}") from error
+    part = parts[0]
+    one = len(parts) == 1 and isinstance(part, slice)
+    if not (one and (part.step or 1) == 1 and min(part.start or 0, part.stop or 0) >= 0):
+        raise Wrong(f"keys of keep are {keys!r:.80}, which is no one range")
 
 
 def _check_measures(measures: object) -> None:
@@ -110,7 +133,7 @@ class Records:
             self._sample(record)
         except KeyError as error:
             problem: object = f"{error} is missing"
-        except Wrong as error:
+        except (Wrong, RecursionError) as error:  # what is very deep can be neither compared nor printed
             problem = error
         else:
             return

@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from attnprobe import pyramid
 from attnprobe.fields import DTYPES, LARGEST_K, MAP, STATISTICS, WEIGHT_DTYPES, Site, decode_rows
 
 NUMBER = 1 << 40  # any number that has no other limit
@@ -73,7 +74,7 @@ def check_field(
     Returns
     -------
     nbytes, width
-        Bytes of all blocks; columns of each, or of weights at most.
+        Bytes of all blocks, or of what tells their places, if that is more; columns of each, or of weights at most.
     """
     what, axes = _kind(field)
     heads = count(field["heads"], site.heads, "heads")
@@ -81,9 +82,11 @@ def check_field(
     if not heads or not isinstance(blocks, list) or not blocks:
         raise Wrong(f"{what} has no heads or no blocks")
     rows, columns = _limits(what, axes, lengths)
+    parts = what == "weights" or pyramid.level_of(what) is not None  # then blocks may have a part of a row
     itemsize = DTYPES[field["dtype"]]
     own: set[int] | None = None
     values, widths = 0, set()
+    held = heads  # numbers that are held one by one where there are pieces of it, also of blocks without values
     for block in blocks:
         size = place(block)
         shape, start = block["shape"], block["start"]
@@ -95,8 +98,8 @@ def check_field(
             raise Wrong(f"the shape {shape} has another number of rows")
         if not is_int(start, 0) or (shape[2] and start + shape[2] > columns):
             raise Wrong(f"columns {start!r} and {shape[2]} more do not lie in {columns}")
-        if what != "weights" and (start or not shape[2]):
-            raise Wrong(f"{what} has columns {start} and {shape[2]} more, and only weights may have a part of a row")
+        if not parts and (start or not shape[2]):
+            raise Wrong(f"{what} has columns {start} and {shape[2]} more, and only maps may have a part of a row")
         if what.endswith(".mean") and shape[1] != len(STATISTICS):
             raise Wrong(f"{what} has {shape[1]} statistics, and there are {', '.join(STATISTICS)}")
         if math.prod(shape) * itemsize > size:
@@ -105,13 +108,15 @@ def check_field(
             own = set(decode_rows(field["heads"])) if own is None else own
             if not own.issuperset(decode_rows(block["heads"])):
                 raise Wrong("a block has heads that its field lacks")
+            held += shape[0]
+        held += shape[1] if len(block["rows"]) > 1 else 0
         values += math.prod(shape)
         widths.add(shape[2])
-    if what != "weights":
+    if not parts:
         if len(widths) > 1:
             raise Wrong(f"blocks of {what} are {sorted(widths)} columns wide")
         _check_holes(what, blocks, heads * max(widths), values)
-    return values * itemsize, max(widths)
+    return max(values * itemsize, held), max(widths)
 
 
 def _kind(field: Mapping[str, Any]) -> tuple[str, Sequence[str]]:
@@ -124,6 +129,11 @@ def _kind(field: Mapping[str, Any]) -> tuple[str, Sequence[str]]:
     if not words or len(axes) not in (1, 2) or len(set(axes)) != len(axes):
         raise Wrong(f"axes of {what} are {axes!r}")
     kind = _MEAN if what.endswith(".mean") else _KINDS.get(what)
+    if what.startswith("pyramid_"):
+        level = pyramid.level_of(what)
+        if level is None or not pyramid.FIRST <= level[1] <= pyramid.LAST:
+            raise Wrong(f"there is no level {what!r}")
+        kind = pyramid.AXES, (pyramid.DTYPE,)
     if kind is not None and (tuple(axes) != kind[0] or dtype not in kind[1]):
         raise Wrong(f"{what} is {axes} in {dtype}, and should be {list(kind[0])} in {' or '.join(kind[1])}")
     return what, axes
@@ -133,6 +143,8 @@ def _limits(what: str, axes: Sequence[str], lengths: Mapping[str, int]) -> tuple
     """Positions on the first axis, and on the second."""
     if what.endswith(".mean"):
         return len(STATISTICS), 1
+    if (level := pyramid.level_of(what)) is not None:
+        return pyramid.cells(lengths["query"], level[1]), pyramid.cells(lengths["key"], level[1])
     # Lower edges of distances are powers of two: a million of these are no numbers to have.
     rows = lengths.get(axes[0], WIDEST if axes[0] == "distance" else LONGEST)
     if len(axes) == 1:

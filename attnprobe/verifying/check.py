@@ -1,0 +1,134 @@
+"""A run, verified: journals, records, every byte of every listed shard, and what its numbers may be."""
+
+import os
+import threading
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from attnprobe.errors import CorruptRun
+from attnprobe.store.base import Manifest
+from attnprobe.store.journal import is_live
+from attnprobe.store.leftovers import SHARD
+from attnprobe.store.listed import Journalled, Listed, shards_of, unite
+from attnprobe.store.read_directory import read_manifest
+from attnprobe.store.validate import Records
+from attnprobe.verifying.findings import Finding, Report
+from attnprobe.verifying.journals import Journals, read_all
+from attnprobe.verifying.shards import ShardCheck
+from attnprobe.verifying.wanted import KNOWS_SINKS, Checks, tensors_of
+
+THREADS = 4
+Progress = Callable[[int, int], None]  # bytes that were read, and that there are
+
+
+def check_run(path: Path, progress: Progress | None = None) -> tuple[Report, Journals]:
+    """Check all of a run, and change nothing; it may be one that does not open.
+
+    Raises
+    ------
+    StoreError
+        If there is no run, or one of a format that this version does not read.
+    """
+    report = Report(str(path))
+    journals = Journals()
+    try:
+        manifest = read_manifest(path)
+    except CorruptRun as error:
+        report.findings.append(Finding("manifest", "manifest.json", str(error)))
+        report.left = report.findings
+        return report, journals
+    journals = read_all(path)
+    report.findings += journals.findings
+    listed = unite(journals.whole)
+    samples = _check_records(path, manifest, listed, report, journals)
+    dropped = journals.dropped
+    shards = [(one, name) for one in journals.whole for name in sorted(one.shards) if name not in dropped]
+    checks = Checks(path, manifest, listed.records)
+    total, done, lock = sum(one.shards[name] for one, name in shards), 0, threading.Lock()
+
+    def read(count: int) -> None:
+        nonlocal done
+        with lock:
+            done += count
+            if progress is not None:
+                progress(done, total)
+
+    def check(shard: tuple[Journalled, str]) -> ShardCheck:
+        one, name = shard
+        records = {index: listed.records[index][0].load() for index in samples.get(name, ())}
+        wanted = [
+            tensor for index, record in records.items() for file, tensor in tensors_of(index, record) if file == name
+        ]
+        return ShardCheck(path / "shards" / name, one.shards[name], one.hashes[name], wanted, checks, read).run()
+
+    with ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1)) as pool:
+        for part in pool.map(check, shards):
+            report.counts.add(part.counts)
+            report.findings += part.findings
+    report.notes += [*journals.notes, *_note_twice(listed, journals), *_note_others(path, journals)]
+    if manifest.format < KNOWS_SINKS:
+        report.notes.append(
+            f"format {manifest.format} does not tell which maps are causal and which models have a learned sink: rows "
+            "are not checked for looking ahead, and their sums, where no sink_mass is kept, for being at most 1"
+        )
+    report.left = report.findings
+    return report, journals
+
+
+def _check_records(
+    path: Path, manifest: Manifest, listed: Listed, report: Report, journals: Journals
+) -> dict[str, list[int]]:
+    """Check what the journals say of each sample; gives the samples that lie in each shard."""
+    sites = {site.key: site for site in manifest.sites}
+    checkers = {one.path: Records(path, sites, one.shards) for one in listed.journals}
+    samples: dict[str, list[int]] = {}
+    for index, (record, journal) in sorted(listed.records.items()):
+        report.counts.samples += 1
+        try:
+            checkers[journal.path].check(index, record.load())
+        except CorruptRun as error:
+            where = f"journal/{journal.path.name}"
+            report.findings.append(Finding("record", where, str(error), sample=record.id))
+            journals.records.append((record, journal))
+            continue
+        for shard in set(shards_of(record)):
+            samples.setdefault(shard, []).append(index)
+    return samples
+
+
+def _note_twice(listed: Listed, journals: Journals) -> list[str]:
+    """Named samples of which there are several."""
+    named = Counter(record.id for one in journals.whole for record in one.samples if record.named)
+    read = Counter(record.id for record, _ in listed.records.values() if record.named)
+    notes = []
+    for name, count in named.items():
+        if read[name] > 1:
+            notes.append(f"{read[name]} samples are named {name!r}")
+        elif count > 1 and read[name]:
+            notes.append(f"the sample {name!r} was recorded {count} times, and one of them is read")
+    return notes
+
+
+def _note_others(path: Path, journals: Journals) -> list[str]:
+    """Files that no journal lists, or that were set aside."""
+    listed = set[str]().union(*(one.shards for one in journals.whole))
+    dropped, bad = journals.dropped, {Path(name).stem for name in journals.bad}
+    kinds: Counter[str] = Counter()
+    for name in os.listdir(path / "shards") if (path / "shards").is_dir() else ():
+        match = SHARD.fullmatch(name)
+        writer = None if match is None else match[1] or match[3]
+        if name in dropped:
+            kinds["taken off the list by a repair, and still in shards/ (--repair moves them)"] += 1
+        elif name in listed:
+            continue
+        elif writer is None:
+            kinds["in shards/ that are no shards"] += 1
+        elif writer not in bad:
+            journal = path / "journal" / f"{writer}.jsonl"
+            alive = journal.is_file() and is_live(journal)
+            kinds["of a writer that lives" if alive else "that no journal lists (a resume removes them)"] += 1
+    if (path / "aside").is_dir():
+        kinds["in aside/"] += len(os.listdir(path / "aside"))
+    return [f"{count} file{'s' * (count != 1)} {what}" for what, count in sorted(kinds.items()) if count]

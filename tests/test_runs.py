@@ -1,0 +1,397 @@
+"""Runs as a whole: copied, united, deleted; and what `info` tells of one that is being written."""
+
+import json
+import os
+import pty
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from store_contract import MANIFEST
+from test_format import restore
+from test_resume import killed, put, seeds, start
+from test_verify import kill_at
+
+import attnprobe as ap
+from attnprobe.cli import main
+from attnprobe.errors import BudgetError, CorruptRun, RunExists, StoreError
+from attnprobe.store import directory, files, journal
+from attnprobe.store.base import Manifest
+from attnprobe.store.copying import copy_run, merge_runs
+from attnprobe.store.deleting import delete_run
+from attnprobe.store.read_directory import DirectoryReader
+from attnprobe.verifying.findings import RECORDED
+
+ROOT = Path(__file__).parents[1]
+
+
+def call(*arguments: Any) -> Any:
+    return CliRunner().invoke(main, [str(one) for one in arguments])
+
+
+def make(run: Path, names: dict[str, int], manifest: Manifest = MANIFEST) -> Path:
+    """A run of named samples, each made of a seed."""
+    writer = start(run, manifest)
+    for index, (name, seed) in enumerate(names.items()):
+        put(writer, index, name, seed=seed)
+    writer.close()
+    return run
+
+
+def content(run: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(run)): path.read_bytes() for path in run.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Three samples, a shard each."""
+    monkeypatch.setattr(directory, "GROUP", 1)
+    return make(tmp_path / "run", {"a": 1, "b": 2, "c": 3})
+
+
+def repair(run: Path) -> None:
+    """Set aside what is damaged; the numbers that `put` writes are no weights, and stay."""
+    report = ap.verify(run, repair=True)
+    assert all(one.problem in RECORDED for one in report.left)
+
+
+# --- copy ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_copy_is_the_same_run(run: Path, tmp_path: Path) -> None:
+    before = content(run)
+    result = call("runs", "copy", run, tmp_path / "deep" / "copy")
+    assert result.exit_code == 0
+    assert result.stdout.splitlines() == [str(tmp_path / "deep" / "copy"), repr(ap.open(run))]
+    assert content(tmp_path / "deep" / "copy") == before == content(run)
+    assert os.listdir(tmp_path / "deep") == ["copy"]
+
+
+def test_a_copy_lacks_what_is_unfinished_or_was_set_aside(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shard = sorted((run / "shards").iterdir())[0]
+    shard.write_bytes(shard.read_bytes()[:-1] + b"\xff")
+    repair(run)
+    living = start(run)
+    put(living, 7, "d", seed=4)
+    living.flush()
+    monkeypatch.setattr(directory, "GROUP", 1 << 40)
+    put(living, 8, "e", seed=5)
+    copy_run(run, tmp_path / "copy")
+    assert list(run.glob("shards/*.partial")) and list(run.glob("aside/*"))
+    assert sorted(seeds(tmp_path / "copy").values()) == [2, 3, 4]
+    assert not list((tmp_path / "copy").glob("shards/*.partial")) and not (tmp_path / "copy" / "aside").exists()
+    assert shard.name not in os.listdir(tmp_path / "copy" / "shards")
+    living.close()
+    again = start(tmp_path / "copy")
+    assert again.done == {"b", "c", "d"}
+    again.close()
+
+
+def test_a_torn_line_is_not_copied(run: Path, tmp_path: Path) -> None:
+    (file,) = (run / "journal").iterdir()
+    whole = file.read_bytes()
+    file.write_bytes(whole + b"12345678 {")
+    copy_run(run, tmp_path / "copy")
+    assert (tmp_path / "copy" / "journal" / file.name).read_bytes() == whole
+
+
+@pytest.mark.parametrize("version", [1, 2, 3])
+def test_runs_of_older_formats_are_copied_whole(tmp_path: Path, version: int) -> None:
+    old = restore(version, tmp_path / "old")
+    copy_run(old, tmp_path / "copy")
+    assert content(tmp_path / "copy") == content(old)
+    assert ap.open(tmp_path / "copy").describe() == ap.open(old).describe()
+
+
+def test_a_taken_path_is_refused_and_an_empty_directory_is_not(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "taken").mkdir()
+    copy_run(run, tmp_path / "taken")
+    with pytest.raises(RunExists, match="exists already"):
+        copy_run(run, tmp_path / "taken")
+    assert call("runs", "copy", run, tmp_path / "taken").exit_code == 2
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(RunExists):
+        copy_run(run, tmp_path / "link")
+
+
+def test_what_is_damaged_is_not_copied(run: Path, tmp_path: Path) -> None:
+    shard = sorted((run / "shards").iterdir())[1]
+    data = bytearray(shard.read_bytes())
+    data[(64 << 10) + 8] ^= 1
+    shard.write_bytes(data)
+    with pytest.raises(CorruptRun, match=r"byte 65,536: its checksum is .*attnprobe verify"):
+        copy_run(run, tmp_path / "copy")
+    shard.unlink()
+    with pytest.raises(CorruptRun):
+        copy_run(run, tmp_path / "copy")
+    assert os.listdir(tmp_path) == ["run"]
+    result = call("runs", "copy", run, tmp_path / "copy")
+    assert result.exit_code == 1 and result.stderr.startswith("error: ") and len(result.stderr.splitlines()) == 1
+
+
+def test_a_copy_that_does_not_fit_is_refused_before_a_shard_is_copied(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
+    with pytest.raises(BudgetError, match="do not fit .*, which has 1000 bytes free"):
+        copy_run(run, tmp_path / "copy")
+    assert os.listdir(tmp_path) == ["run"]
+    assert call("runs", "copy", run, tmp_path / "copy").exit_code == 4
+
+
+def test_a_disk_that_fails_leaves_nothing(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(files, "sync", full)
+    with pytest.raises(StoreError, match="cannot write .*copy: No space left on device"):
+        copy_run(run, tmp_path / "copy")
+    assert os.listdir(tmp_path) == ["run"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("merging", [False, True])
+def test_a_copy_that_is_killed_is_not_there_and_one_that_is_there_is_whole(
+    run: Path, tmp_path: Path, merging: bool
+) -> None:
+    other = make(tmp_path / "other", {"d": 4, "a": 9})
+    before, there = (content(run), content(other)), 0
+    kills = 0
+    for number in range(1, 400, 5 if merging else 3):
+        to = tmp_path / f"to{number}" / "new"
+        to.parent.mkdir()
+        child = os.fork()
+        if not child:
+            try:
+                kill_at(number)()
+                merge_runs([run, other], to) if merging else copy_run(run, to)
+            finally:
+                os._exit(0)
+        was_killed = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+        kills += was_killed
+        if to.exists():
+            there += 1
+            assert seeds(to) == ({"a": 1, "b": 2, "c": 3, "d": 4} if merging else {"a": 1, "b": 2, "c": 3})
+            assert not [f for f in ap.verify(to).findings if f.problem not in RECORDED]
+        else:
+            assert all(name.startswith(".new.") for name in os.listdir(to.parent))
+            with pytest.raises(StoreError, match="there is no run"):
+                ap.open(to)
+        if not was_killed:
+            break
+    assert kills > 5 and there
+    assert (content(run), content(other)) == before
+
+
+# --- merge ---------------------------------------------------------------------------------------------------------
+
+
+def test_runs_are_united_and_gone_on_with(run: Path, tmp_path: Path) -> None:
+    other = make(tmp_path / "other", {"d": 4, "b": 7, "e": 5})
+    result = call("runs", "merge", run, other, "-o", tmp_path / "both")
+    assert result.exit_code == 0 and result.stdout.splitlines()[0] == str(tmp_path / "both")
+    both = seeds(tmp_path / "both")
+    assert both == {"a": 1, "b": 2, "c": 3, "d": 4, "e": 5}  # of b the first writer's
+    assert sorted(one.index for one in DirectoryReader(tmp_path / "both").samples) == list(range(5))
+    again = start(tmp_path / "both")
+    assert again.done == both.keys()
+    put(again, again.next_index, "f", seed=6)
+    again.close()
+    assert seeds(tmp_path / "both")["f"] == 6
+    assert seeds(run) == {"a": 1, "b": 2, "c": 3}
+
+
+def test_samples_without_a_name_get_numbers_of_their_own(tmp_path: Path) -> None:
+    for name, seed in (("one", 1), ("two", 2), ("three", 3)):
+        writer = start(tmp_path / name)
+        put(writer, 0, seed=seed)
+        writer.close()
+    merge_runs([tmp_path / name for name in ("one", "two", "three")], tmp_path / "all")
+    reader = DirectoryReader(tmp_path / "all")
+    assert [one.index for one in reader.samples] == [0, 1, 2]
+    assert not [f for f in ap.verify(tmp_path / "all").findings if f.problem not in RECORDED]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"model": {**MANIFEST.model, "name": "big"}}, "is of another model: name was 'tiny' and is 'big'"),
+        ({"keep": ({**MANIFEST.keep[0], "layers": "0"},)}, "is of another selection: keep"),
+        ({"data": {"of": "me"}}, "is of another data: data was None and is"),
+    ],
+)
+def test_runs_of_something_else_are_not_united(run: Path, tmp_path: Path, change: dict[str, Any], words: str) -> None:
+    other = make(tmp_path / "other", {"d": 4}, replace(MANIFEST, **change))
+    with pytest.raises(StoreError, match=words):
+        merge_runs([run, other], tmp_path / "both")
+    assert sorted(os.listdir(tmp_path)) == ["other", "run"]
+
+
+def test_runs_of_older_formats_and_copies_are_not_united(run: Path, tmp_path: Path) -> None:
+    copy_run(run, tmp_path / "copy")
+    with pytest.raises(StoreError, match=r"both hold what the writer [0-9a-f]{8} wrote"):
+        merge_runs([run, tmp_path / "copy"], tmp_path / "both")
+    old = restore(3, tmp_path / "old")
+    with pytest.raises(StoreError, match="has format 3, and only runs of format 4 are merged"):
+        merge_runs([run, old], tmp_path / "both")
+    assert not (tmp_path / "both").exists()
+    assert call("runs", "merge", run, "-o", tmp_path / "both").exit_code == 2
+
+
+def test_what_was_set_aside_in_one_run_stays_so_in_the_united_one(run: Path, tmp_path: Path) -> None:
+    sorted((run / "shards").iterdir())[0].unlink()
+    repair(run)
+    other = make(tmp_path / "other", {"d": 4})
+    merge_runs([run, other], tmp_path / "both")
+    assert seeds(tmp_path / "both").keys() == {"b", "c", "d"}
+
+
+# --- delete --------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_is_deleted(run: Path, tmp_path: Path) -> None:
+    result = call("runs", "delete", run)
+    assert result.exit_code == 2 and "pass --yes" in result.stderr and run.exists()
+    result = call("runs", "delete", run, "--yes")
+    assert result.exit_code == 0 and os.listdir(tmp_path) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("answer", ["n", "y"])
+def test_on_a_terminal_it_is_asked_first(run: Path, answer: str) -> None:
+    leader, follower = pty.openpty()
+    command = [sys.executable, "-m", "attnprobe.cli", "runs", "delete", str(run)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(command, env=environment, stdin=follower, stderr=subprocess.PIPE, text=True)
+    os.write(leader, f"{answer}\n".encode())
+    said = process.communicate(timeout=100)[1]
+    os.close(leader)
+    os.close(follower)
+    assert f"delete {run} ({len(seeds(run)) if answer == 'n' else 3} samples x " in said
+    assert run.exists() == (answer == "n") and (process.returncode == 0) == (answer == "y")
+
+
+@pytest.mark.parametrize("name", ["notes.txt", ".git"])
+def test_what_is_no_run_is_not_deleted(run: Path, tmp_path: Path, name: str) -> None:
+    (run / name).write_text("mine")
+    (tmp_path / "link").symlink_to(run)
+    (tmp_path / "shards").mkdir()
+    for path in (run, tmp_path, tmp_path / "link", tmp_path / "none", tmp_path / "shards"):
+        result = call("runs", "delete", path, "--yes")
+        assert result.exit_code == 1 and "is not a run of attnprobe" in result.stderr
+    assert (run / name).exists() and len(ap.open(run)) == 3
+
+
+def test_a_damaged_run_is_deleted_too(run: Path) -> None:
+    (file,) = (run / "journal").iterdir()
+    file.write_bytes(b"x" + file.read_bytes())
+    sorted((run / "shards").iterdir())[0].unlink()
+    delete_run(run)
+    assert not run.exists()
+
+
+def test_a_run_that_is_being_written_is_not_deleted(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    living = start(run)
+    with pytest.raises(StoreError, match="is being written by the writer .*, so it is not deleted"):
+        delete_run(run, force=True)
+    living.close()
+    (file, *_) = (run / "journal").iterdir()
+    whole = file.read_bytes()
+    file.write_bytes(whole[: whole.rindex(b"\n", 0, -1) + 1])  # without its end
+    for module in ("attnprobe.store.writers.host", "attnprobe.store.journal.host"):
+        monkeypatch.setattr(module, lambda: "another")
+    with pytest.raises(StoreError, match="of another machine has not ended, so it is not deleted"):
+        delete_run(run)
+    delete_run(run, force=True)
+    assert not run.exists() and journal.host() == "another"
+
+
+@pytest.mark.parametrize("removed", [0, 1, 3])
+def test_a_deletion_that_is_interrupted_leaves_no_run_and_is_made_again(
+    run: Path, removed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(path: Path) -> None:
+        for file in sorted((path / "shards").iterdir())[:removed]:
+            file.unlink()
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", interrupted)
+        with pytest.raises(StoreError, match="what is left is no run, and may be deleted again"):
+            delete_run(run)
+    with pytest.raises(StoreError, match="there is no run"):
+        ap.open(run)
+    delete_run(run)
+    assert not run.exists()
+
+
+# --- info ----------------------------------------------------------------------------------------------------------
+
+
+def lines(run: Path) -> dict[str, str]:
+    found = call("info", run)
+    assert found.exit_code == 0, found.output
+    return {line.split(maxsplit=1)[0]: line.split(maxsplit=1)[1] for line in found.stdout.splitlines()[2:]}
+
+
+def writers(run: Path) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(call("info", run, "--json").stdout)["writers"]
+    return found
+
+
+def test_info_tells_how_far_a_living_writer_is(tmp_path: Path) -> None:
+    manifest = replace(MANIFEST, data={"files": ["a.jsonl"], "column": "text"})
+    ended = start(tmp_path / "run", manifest, workers=(1, 2))
+    put(ended, 1, "b")
+    ended.close()
+    living = start(tmp_path / "run", manifest, workers=(0, 2))
+    put(living, 0, "a")
+    living.flush()
+    put(living, 2, "c")
+    told = lines(tmp_path / "run")
+    assert told["data"] == '{"files": ["a.jsonl"], "column": "text"}'
+    assert told["writer"].startswith("0/2 living, 1 sample, ") and " unfinished, started 20" in told["writer"]
+    assert "last wrote 0:00:0" in told["writer"] and told["writers"] == "1 more, ended"
+    one, two = writers(tmp_path / "run")
+    assert (one["state"], one["rank"], one["samples"], one["unfinished"]) == ("ended", 1, 1, 0)
+    assert (two["state"], two["rank"], two["world"], two["samples"]) == ("living", 0, 2, 1)
+    (listed,) = (tmp_path / "run" / "shards").glob(f"{two['writer']}-*.safetensors")
+    assert two["nbytes"] == listed.stat().st_size
+    (partial,) = (tmp_path / "run" / "shards").glob(f"{two['writer']}-*.partial")
+    assert two["unfinished"] == partial.stat().st_size > 0
+    living.close()
+    told = lines(tmp_path / "run")
+    assert "writer" not in told and told["writers"] == "2, ended"
+
+
+@pytest.mark.slow
+def test_info_tells_the_killed_from_the_living_and_from_those_of_other_machines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process = killed(tmp_path / "run", wait="sys.stdin.readline()")
+    assert [one["state"] for one in writers(tmp_path / "run")] == ["living"]
+    process.communicate("die\n")
+    (one,) = writers(tmp_path / "run")
+    assert one["state"] == "killed" and one["unfinished"] > 0
+    assert lines(tmp_path / "run")["writer"].startswith("0/1 killed, ")
+    monkeypatch.setattr("attnprobe.store.writers.host", lambda: "another")
+    assert [one["state"] for one in writers(tmp_path / "run")] == ["unknown"]
+
+
+def test_info_of_a_repaired_run_says_so(run: Path) -> None:
+    sorted((run / "shards").iterdir())[0].unlink()
+    repair(run)
+    told = lines(run)
+    assert told["repaired"] == "1 shard was set aside" and "writer" not in told
+
+
+def test_info_of_an_older_run_has_no_writers(tmp_path: Path) -> None:
+    assert writers(restore(3, tmp_path / "run")) == []
