@@ -49,18 +49,8 @@ def measure(quick: bool) -> dict[str, Any]:
 
 
 def _stream(place: Path, count: int, rounds: int) -> dict[str, Any]:
-    tiles = make_tiles(count)
-    times = alternate(
-        {
-            "save": lambda: fresh(place / "file", lambda path: save(tiles, path)),
-            "stream": lambda: fresh(place / "run", lambda path: stream(tiles, path)),
-            "again": lambda: fresh(place / "file", lambda path: save(tiles, path)),
-        },
-        rounds,
-    )
-    nbytes = tiles.nbytes
-    del tiles
-    settle()
+    nbytes, times = _stream_in_turn(place, count, rounds)
+    settle()  # the tiles are gone
     task = {"task": "stream", "count": count, "place": str(place)}
     return {
         "bytes": nbytes,
@@ -69,6 +59,18 @@ def _stream(place: Path, count: int, rounds: int) -> dict[str, Any]:
         "seconds": {name: spread(values) for name, values in times.items()},
         "extra": spread([in_fresh_process("benchmarks.storage", task)["extra"] for _ in range(min(3, rounds))]),
     }
+
+
+def _stream_in_turn(place: Path, count: int, rounds: int) -> tuple[int, dict[str, list[float]]]:
+    tiles = make_tiles(count)
+    return tiles.nbytes, alternate(
+        {
+            "save": lambda: fresh(place / "file", lambda path: save(tiles, path)),
+            "stream": lambda: fresh(place / "run", lambda path: stream(tiles, path)),
+            "again": lambda: fresh(place / "file", lambda path: save(tiles, path)),
+        },
+        rounds,
+    )
 
 
 def stream_peak(count: int, place: str) -> dict[str, int]:
@@ -248,7 +250,7 @@ def _lines(result: dict[str, Any]) -> Iterator[list[str]]:
     ):
         each = {name: values["median"] for name, values in rows[kind]["microseconds"].items()}
         yield [
-            f"a random row of {rows['bytes']:,} bytes by `head[row]`, {kind}, {text}",
+            f"a random row of a head, {rows['bytes']:,} bytes, {kind}, {text}",
             ratio_text(rows[kind][value], TARGETS[target], digits),
             f"{each['row']:.1f} and {each['bare']:.1f} microseconds",
         ]
@@ -256,8 +258,8 @@ def _lines(result: dict[str, Any]) -> Iterator[list[str]]:
         yield [
             f"opening a run of {run['samples']:,} samples with {run['maps']} maps each, seconds",
             ratio_text(run["seconds"], TARGETS["open_s"]),
-            f"{run['extra']['median'] / MIB:.0f} MiB of memory; a journal of {run['journal'] / MIB:.0f} MiB, {run['shards']:,} "
-            f"shards; {run['tensors']:,} tensors, written {run['tensors_a_second']:,.0f} a second",
+            f"{run['extra']['median'] / MIB:.0f} MiB of memory; a journal of {run['journal'] / MIB:.0f} MiB, "
+            f"{run['shards']:,} shards; {run['tensors']:,} tensors, written {run['tensors_a_second']:,.0f} a second",
         ]
     yield [
         f"capture to disk, T {captured['length']:,}, {captured['bytes'] / MIB:.0f} MiB, over the larger of capture to "
@@ -274,9 +276,10 @@ def table(result: dict[str, Any]) -> Table:
         ["what", "measured", "beside"],
         list(_lines(result)),
         "All that is written is synced, and so is the disk before each measurement. Tiles lie in memory before either "
-        "side starts. Rows are of random heads of an open run; a figure is of a round's median of single reads, and cold "
-        "is after the page cache let go of the file. A run is opened by a fresh process, imports apart, up to a row of its "
-        "last sample. Where computing and writing share two busy cores, a capture takes longer than the larger of both.",
+        "side starts. Rows are of random heads of an open run; a figure is of a round's median of single reads, and "
+        "cold is after the page cache let go of the file. A run is opened by a fresh process, imports apart, up to a row "
+        "of its last sample. Where computing and writing share two busy cores, a capture takes longer than the larger of "
+        "both.",
     )
 
 

@@ -29,7 +29,7 @@ def chooser(data: bytes) -> Callable[[int], int]:
 
 def spoilt(tree: Any, choose: Callable[[int], int]) -> Any:
     """A copy of a JSON value with some places changed."""
-    tree = json.loads(json.dumps(tree))
+    tree = fuzzing.copy(tree)
     for _ in range(choose(3) + 1):
         fuzzing.spoil(tree, choose)
     return tree

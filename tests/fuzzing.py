@@ -103,18 +103,22 @@ def spoil(tree: Any, choose: Choose) -> None:
     holder, key = every[choose(len(every))]
     old, way = holder[key], choose(8)
     if way < 4:
-        holder[key] = HOSTILE[choose(len(HOSTILE))]
+        holder[key] = copy(HOSTILE[choose(len(HOSTILE))])
     elif way == 4:
         other, where = every[choose(len(every))]
-        holder[key] = json.loads(json.dumps(other[where]))
+        holder[key] = copy(other[where])
     elif way == 5:
         del holder[key]
     elif way == 6 and type(old) is int:
         holder[key] = old + (1, -1, old)[choose(3)]
     elif isinstance(holder, list):
-        holder.insert(key, json.loads(json.dumps(old)))
+        holder.insert(key, copy(old))
     else:
-        holder[str(HOSTILE[choose(len(HOSTILE))])] = old
+        holder[str(HOSTILE[choose(len(HOSTILE))])] = copy(old)
+
+
+def copy(tree: Any) -> Any:
+    return json.loads(json.dumps(tree))
 
 
 def spoil_bytes(data: bytes, choose: Choose) -> bytes:

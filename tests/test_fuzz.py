@@ -1,7 +1,6 @@
 """Whatever lies in a run directory, only attnprobe's own errors come out of it, and nothing outside of it is read."""
 
 import ast
-import copy
 import json
 import os
 import struct
@@ -22,6 +21,7 @@ from fuzzing import (
     MANIFEST,
     WHOLE,
     check_header,
+    copy,
     dump,
     dump_journal,
     load_journal,
@@ -92,7 +92,7 @@ def test_a_header_is_taken() -> None:
 @given(st.data())
 @fuzzed(400)
 def test_headers_whose_parts_are_changed(data: st.DataObject) -> None:
-    header, choose = copy.deepcopy(HEADER), chooser(data)
+    header, choose = copy(HEADER), chooser(data)
     for _ in range(choose(2) + 1):
         spoil(header, choose)
     check_header(with_header(dump(header, DEPTHS[choose(len(DEPTHS))])))

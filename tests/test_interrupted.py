@@ -1,6 +1,7 @@
 """A recording that is interrupted, or whose disk is slow or fails, ends as it should and can be gone on with."""
 
 import errno
+import linecache
 import sys
 import time
 from collections.abc import Callable
@@ -22,6 +23,7 @@ from attnprobe.store import files, ring, shard
 from attnprobe.store.directory import DirectoryWriter
 from attnprobe.store.read_directory import DirectoryReader
 
+WITH = "with "  # a signal does not come between a block and the release of its lock, and a line of this one would
 STORE = str(Path(files.__file__).parent)
 
 
@@ -34,7 +36,9 @@ class Interrupt:
     def __call__(self, frame: FrameType, event: str, argument: object) -> Any:
         if not frame.f_code.co_filename.startswith(STORE):
             return None
-        if event == "line":
+        if event == "line" and not linecache.getline(frame.f_code.co_filename, frame.f_lineno).lstrip().startswith(
+            WITH
+        ):
             self.lines += 1
             if self.lines == self.line:
                 raise KeyboardInterrupt
