@@ -141,7 +141,9 @@ def test_all_calls_are_known(calls: list[Call]) -> None:
     assert kinds["listing", "rename"] == 4  # one a shard
     assert kinds["listing", "pwrite64"] == 4 + 3  # a header each, a line a group
     assert kinds["listing", "fsync"] == 4 * 3 + 3
-    assert kinds["ring", "pwrite64"] == 5  # the second shard takes two
+    assert (
+        kinds["ring", "pwrite64"] == 2 * 5
+    )  # of each sample its numbers, which are lent, and its ids, which are copied
     assert kinds["main", "openat"] == 2 + 4 and kinds["main", "pwrite64"] == 2 + 4 + 1
     assert len(calls) > 50
 

@@ -62,8 +62,8 @@ def merge_runs(paths: Sequence[Path], to: Path, progress: Progress | None = None
         difference = differing(first, manifest)
         if difference:
             raise StoreError(
-                f"{path} is of another {difference} (first in {paths[0]}, then in it); only runs of one model, selection "
-                "and data are merged"
+                f"{path} is of another {difference} (first in {paths[0]}, then in it); only runs of one model, "
+                "selection and data are merged"
             )
     owner: dict[str, Path] = {}
     for path in paths:
