@@ -119,10 +119,11 @@ class RunMeasures:
         first = found[0][-1]
         if any((site.queries, site.keys) != (found[0][1].queries, found[0][1].keys) for _, site, *_ in found):
             raise SelectionError(f'the sites of {name} are of different sequences; write run["module name", head]')
-        if any((one.field.axes, one.values.shape[2:]) != (first.field.axes, first.values.shape[2:]) for *_, one in found):
+        kinds = {(one.field.axes, one.values.shape[2:]) for *_, one in found}
+        if len(kinds) > 1:
             raise SelectionError(
-                f"sites have {name} on other axes, or of other lengths, than {first.field.site.label}, so it is not one "
-                f'array; write run["module name", head].measures["{name}"]'
+                f"sites have {name} on other axes, or of other lengths, than {first.field.site.label}, so it is not "
+                f'one array; write run["module name", head].measures["{name}"]'
             )
         outer: dict[str, Sequence[Any]] = {"layer": range(self._layers), "head": range(self._heads)}
         shape = (len(self.samples), self._layers, self._heads, len(rows), *first.values.shape[2:])

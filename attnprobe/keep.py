@@ -49,8 +49,8 @@ class Weights(_Selected):
         ``"float32"``, ``"float16"``, ``"bfloat16"`` or ``"log-uint8"``, in which values are stored (they are computed
         in float32). The last is one byte a weight: within 3.35 % of it from 2**-24 up, within 2**-24 below.
     pyramid
-        In a run directory, keep coarser levels of large maps too (`Head.levels`), so that any part of a map of any size is
-        shown at once; they take a twelfth of the weights in float32, a sixth in float16.
+        In a run directory, keep coarser levels of large maps too (`Head.levels`), so that any part of a map of any size
+        is shown at once; they take a twelfth of the weights in float32, a sixth in float16.
 
     Raises
     ------

@@ -277,9 +277,9 @@ def table(result: dict[str, Any]) -> Table:
         list(_lines(result)),
         "All that is written is synced, and so is the disk before each measurement. Tiles lie in memory before either "
         "side starts. Rows are of random heads of an open run; a figure is of a round's median of single reads, and "
-        "cold is after the page cache let go of the file. A run is opened by a fresh process, imports apart, up to a row "
-        "of its last sample. Where computing and writing share two busy cores, a capture takes longer than the larger of "
-        "both.",
+        "cold is after the page cache let go of the file. A run is opened by a fresh process, imports apart, up to a "
+        "row of its last sample. Where computing and writing share two busy cores, a capture takes longer than the "
+        "larger of both.",
     )
 
 

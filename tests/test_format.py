@@ -93,16 +93,17 @@ def put(
     group: int = 0,
     start: int = 0,
     site: Site = SITES[0],
+    causal: bool = False,
     **parts: Any,
 ) -> None:
     stored = encode(torch.tensor(values, dtype=torch.int32 if dtype == "int32" else torch.float32), dtype)
-    writer.write(Field(sample, site, group, heads, dtype, **parts), Block(heads, rows, start, stored))
+    writer.write(Field(sample, site, group, heads, dtype, **parts), Block(heads, rows, start, stored, causal))
 
 
 def put_everything(writer: DirectoryWriter) -> None:
     """Sample 0: a field of each dtype and kind."""
-    put(writer, 0, [[[1]], [[1]]], range(1))
-    put(writer, 0, [[[0.75, 0.25, 0], [0.5, 0.25, 0.25]], [[0, 1, 0], [0.125, 0.375, 0.5]]], range(1, 3))
+    put(writer, 0, [[[1]], [[1]]], range(1), causal=True)
+    put(writer, 0, [[[0.75, 0.25, 0], [0.5, 0.25, 0.25]], [[0, 1, 0], [0.125, 0.375, 0.5]]], range(1, 3), causal=True)
     put(writer, 0, [[[0.5, 0.25]]], (0, 2)[1:], heads=(2,), dtype="float16", group=1, start=1)
     put(writer, 0, [[[1, 0.125, 0.5, 0]]], range(3, 4), heads=(1,), dtype="bfloat16", group=2)
     put(
@@ -148,8 +149,10 @@ def write_run(path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     first.note("fidelity", {"h.0.attn": found})
     second.close()
     first.close()
-    repair = Journal(path / "journal" / "00000003.jsonl", {"writer": {"started": "2026-01-02", "rank": 0, "world": 1}})
+    start = {"started": "2026-01-02T00:00:00.000000+00:00", "host": "0123456789abcdef", "rank": 0, "world": 1}
+    repair = Journal(path / "journal" / "00000003.jsonl", {"writer": {**start, "repair": True}})
     repair.append({"dropped": ["00000002-00001.safetensors"]})
+    repair.append({"ended": "2026-01-02T00:01:00.000000+00:00"})
     repair.close()
     (path / "aside").mkdir()
     (path / "shards" / "00000002-00001.safetensors").rename(path / "aside" / "00000002-00001.safetensors")

@@ -37,7 +37,7 @@ class Cells:
     @property
     def stop(self) -> int:
         """The column behind the last one."""
-        return self.start + self.largest.shape[2]
+        return self.start + int(self.largest.shape[2])
 
     @property
     def nbytes(self) -> int:

@@ -26,8 +26,8 @@ class _Rows:
     @classmethod
     def of_cells(cls, cells: Cells, level: int) -> "_Rows":
         """The same; a mean is over the rows that were kept, and all columns."""
-        mean = cells.total / (cells.count << level).astype(np.float32)[:, None]
-        largest, mean = (torch.from_numpy(values).bfloat16() for values in (cells.largest, mean))
+        area = (cells.count << level).astype(np.float32)[:, None]
+        largest, mean = (torch.from_numpy(values).bfloat16() for values in (cells.largest, cells.total / area))
         return cls(cells.index, cells.start, (largest, mean))
 
     @property

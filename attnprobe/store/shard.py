@@ -93,11 +93,8 @@ class ShardWriter:
         place = f'{{"dtype":"{dtype}","shape":[{shape}],"data_offsets":[{self._end},{end}]}}'
         entry = f"{json.dumps(name)}:{place}"
         header = self._header + len(entry) + 1
-        # Without a call between them, at which an interrupt comes: the tensor is there whole or not at all.
-        self._header = header
-        self._end = end
-        self.hashes[name] = checksum
-        self._entries[name] = entry
+        # Without a call between, at which an interrupt comes: the tensor is there whole or not at all.
+        self._header, self._end, self.hashes[name], self._entries[name] = header, end, checksum, entry
 
     def _lend(self, data: Shaped[np.ndarray, " byte"]) -> str:
         """Have bytes written from where they lie; their hash."""
