@@ -171,7 +171,7 @@ def test_a_whole_run_is_read_in_every_way(whole: Path) -> None:
 
 
 @given(st.data())
-@fuzzed(120)
+@fuzzed(200)
 def test_journals_whose_parts_are_changed(run: Path, whole: Path, data: st.DataObject) -> None:
     records, choose = load_journal(only(whole, "journal")), chooser(data)
     for _ in range(choose(2) + 1):
@@ -434,8 +434,9 @@ HOSTILE_BLOCKS: dict[str, tuple[dict[str, Any], int]] = {  # what a block says, 
     "a shape of exbibytes": (block_of([1, 1 << 30, 1 << 30]), 1),
     "a shape as large as is read": (block_of([1, HUGE, HUGE]), 1),
     "a run of rows": (block_of([1, 1 << 39, 0], [[0, 1 << 39, 1]]), 1),
-    "runs of rows without columns": (block_of([1, 60_000, 0], [[0, 30_000, 1], [30_001, 60_001, 1]]), 500),
-    "runs of heads without columns": (block_of([60_000, 0, 0], [], [[0, 30_000, 1], [30_001, 60_001, 1]]), 500),
+    "runs of rows without columns": (block_of([1, 60_000, 0], [[0, 30_000, 1], [30_001, 60_001, 1]]), 100),
+    "runs of heads without columns": (block_of([60_000, 0, 0], [], [[0, 30_000, 1], [30_001, 60_001, 1]]), 100),
+    "other runs of heads than the field's": (block_of([60_000, 0, 0], [], [[0, 60_000, 1], [60_000, 60_000, 1]]), 100),
     "a gap between rows": (block_of([1, 2, 0], [[0, 1, 1], [HUGE - 1, HUGE, 1]]), 1),
     "a step": (block_of([1, 2, 0], [[0, HUGE, HUGE - 1]]), 1),
 }
@@ -451,7 +452,7 @@ def test_no_more_is_taken_than_a_run_is_large(run: Path, whole: Path, name: str)
     sample["fields"] = sample["fields"][:1]
     (field,) = sample["fields"]
     field["blocks"] = [{**field["blocks"][0], **change}] * times
-    field["heads"] = change["heads"]
+    field["heads"] = [[0, 60_001, 1]] if "other" in name else change["heads"]
     manifest = json.loads((run / "manifest.json").read_bytes())
     manifest["sites"][0]["heads"] = 60_001
     (run / "manifest.json").write_bytes(dump(manifest))
@@ -466,7 +467,7 @@ def test_no_more_is_taken_than_a_run_is_large(run: Path, whole: Path, name: str)
         except CorruptRun as error:
             assert "makes no sense" in str(error)
 
-    assert peak(read) < 30 * size + (1 << 20)
+    assert peak(read) < 30 * size + (16 << 20)  # the heads that a site may have are held once
 
 
 @pytest.mark.parametrize(("layer", "heads"), [((1 << 16) + 1, 2), (0, 1 << 17), (1 << 16, 1 << 16), (1 << 10, 1 << 11)])

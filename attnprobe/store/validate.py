@@ -88,9 +88,8 @@ def _check_keys(keys: str) -> None:
         parts = Indices.parse(keys, "keys").parts
     except ValueError as error:  # a SelectionError, or a number of thousands of digits
         raise Wrong(f"keys of keep are {keys!r:.80}") from error
-    part = parts[0]
-    one = len(parts) == 1 and isinstance(part, slice)
-    if not (one and (part.step or 1) == 1 and min(part.start or 0, part.stop or 0) >= 0):
+    part = parts[0] if len(parts) == 1 else None
+    if not isinstance(part, slice) or (part.step or 1) != 1 or min(part.start or 0, part.stop or 0) < 0:
         raise Wrong(f"keys of keep are {keys!r:.80}, which is no one range")
 
 
