@@ -34,6 +34,7 @@ class ForwardInputs:
     states: Tensor | None
     source: Tensor | None
     cache: Any
+    last: bool = False  # whether no later pass can go on with these tokens
 
     def tensors(self, start: int) -> list[Tensor | None]:
         """What `Forward.land` needs, on its device: ids, 2D mask, diagonal of a 4D mask, positions, source mask."""
@@ -96,7 +97,8 @@ def read_inputs(arguments: Mapping[str, Any], backbone: nn.Module) -> ForwardInp
     # Positions of the user's own may well fit where slots do not: then the model itself says so.
     window = getattr(getattr(backbone, "config", None), "max_position_embeddings", None) if positions is None else None
     states, source = _source(arguments)
-    return ForwardInputs(batch, count, ids, mask, positions, window, states, source, cache)
+    last = cache is None and arguments.get("use_cache") is False
+    return ForwardInputs(batch, count, ids, mask, positions, window, states, source, cache, last)
 
 
 def _own_ids(arguments: Mapping[str, Any]) -> Tensor | None:

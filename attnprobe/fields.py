@@ -169,6 +169,8 @@ class Block:
     causal, sink
         Of weights, what is known of them beside their values: that no row sees a column behind its own; that a learned
         sink takes a share of each row.
+    longest
+        The larger of the rows and the columns of its whole map, where it is known that no more will come; else 0.
     """
 
     heads: tuple[int, ...]
@@ -177,6 +179,7 @@ class Block:
     values: "torch.Tensor"
     causal: bool = False
     sink: bool = False
+    longest: int = 0
 
     @property
     def nbytes(self) -> int:

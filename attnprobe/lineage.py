@@ -59,6 +59,7 @@ class Forward:
     generation: Generation | None = None
     open_sample: Callable[[int], Growing] | None = None
     landed: bool = False
+    last: bool = False  # whether its samples cannot go on
     turns: Counter[int] = field(default_factory=Counter)
     _tokens: dict[int, Tokens | None] = field(default_factory=dict)
 

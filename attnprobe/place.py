@@ -112,7 +112,10 @@ def place(
         wanted = sample.selected(selection, positions, forward.name)
         block = cut(weights[sample.row], heads, positions, wanted, columns, selection.keys, field.dtype)
         if block is not None:
-            store.write(replace(field, sample=sample.index), replace(block, causal=causal, sink=sink))
+            lengths = (sample.sequence(name).length for name in (field.site.queries, field.site.keys))
+            longest = max(lengths) if forward.last else 0
+            known = replace(block, causal=causal, sink=sink, longest=longest)
+            store.write(replace(field, sample=sample.index), known)
             sample.kept += block.values.numel()
 
 

@@ -59,6 +59,7 @@ class Streams:
             states = inputs.states
             encoder = self.trackers[source].of_output(states, batch, states.shape[-2])
         own.forward = self.trackers[stream].begin(batch, count, inputs.cache, own.generation, inputs.window, encoder)
+        own.forward.last = inputs.last
         return own.forward
 
     def feeds(self, stream: int) -> bool:

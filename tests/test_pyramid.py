@@ -416,3 +416,18 @@ def test_a_run_without_weights_has_no_levels() -> None:
         model(**tokenizer("To be, or not to be", return_tensors="pt"))
     with pytest.raises(NotKept, match="weights"):
         _ = rec.run[0, 0].levels
+
+
+def test_a_small_map_that_cannot_grow_is_not_folded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folded: list[int] = []
+    fold = pyramids.Pyramids._fold
+    monkeypatch.setattr(pyramids.Pyramids, "_fold", lambda self, *args: (folded.append(1), fold(self, *args)))
+    model, ids = long_demo()
+    with torch.no_grad(), ap.record(model, to=tmp_path / "run", layers="1", heads="6"):
+        model(ids[:, :SMALL], use_cache=False)
+        assert not folded
+        model(ids[:, : SMALL + 1], use_cache=False)
+        assert folded
+    run = ap.open(tmp_path / "run")
+    assert run.sample(0)[1, 6].levels.kept == ()
+    assert run.sample(1)[1, 6].levels.kept == (2, 3)

@@ -108,7 +108,8 @@ def join(blocks: list[Block]) -> Block:
         row += height
     span = range(rows[0], rows[0] + len(rows)) if rows else range(0)
     causal, sink = all(block.causal for block in blocks), any(block.sink for block in blocks)
-    return Block(blocks[0].heads, span if rows == tuple(span) else rows, start, values, causal, sink)
+    longest = blocks[-1].longest
+    return Block(blocks[0].heads, span if rows == tuple(span) else rows, start, values, causal, sink, longest)
 
 
 def _span(blocks: list[Block]) -> tuple[int, int]:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from attnprobe.codes import decode
 from attnprobe.fields import Block, Field, Sample
-from attnprobe.pyramid import FIRST
+from attnprobe.pyramid import FIRST, SMALL
 from attnprobe.scratch import Scratch
 from attnprobe.shapes import Float, Shaped
 from attnprobe.store.base import Manifest
@@ -45,7 +45,7 @@ class Pyramids:
     def write(self, field: Field, block: Block) -> None:
         """Hand a block on, and fold it if it is of weights whose levels are kept."""
         self._forward(field, block)
-        folds = self._folds.setdefault(field, []) if self._folds_of(field) and block.values.numel() else None
+        folds = self._folds.setdefault(field, []) if self._has_levels(field, block) else None
         if folds is not None:
             for fold in _of_heads(folds, field, block.heads, self._forward):
                 before = fold.nbytes
@@ -54,8 +54,9 @@ class Pyramids:
             if self._waiting > self._bound:
                 self._make_room()
 
-    def _folds_of(self, field: Field) -> bool:
-        return field.what == "weights" and field.group in self._groups
+    def _has_levels(self, field: Field, block: Block) -> bool:
+        small = 0 < block.longest <= SMALL
+        return field.what == "weights" and field.group in self._groups and not small and block.values.numel() > 0
 
     def _fold(self, fold: Fold, dtype: str, block: Block) -> None:
         at = [block.heads.index(head) for head in fold.heads]
