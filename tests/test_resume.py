@@ -387,6 +387,16 @@ def test_what_a_run_is_of_is_kept(tmp_path: Path) -> None:
         record_texts(tmp_path / "run", TEXTS, data={"texts": 4, "of": ["me", "you"]})
 
 
+@pytest.mark.parametrize("resume", [False, True])
+def test_what_could_not_be_read_again_is_not_begun(tmp_path: Path, resume: bool) -> None:
+    deep: list[Any] = []
+    for _ in range(200):
+        deep = [deep]
+    with pytest.raises(StoreError, match=r"could not be read again.*100 lists and dicts deep"):
+        DirectoryWriter(tmp_path / "run", replace(MANIFEST, data={"of": deep}), resume=resume)
+    assert not (tmp_path / "run").exists()
+
+
 def test_fidelity_of_several_recordings_is_the_worst_of_each(tmp_path: Path) -> None:
     record_texts(tmp_path / "run", TEXTS[:1])
     first = ap.open(tmp_path / "run").fidelity

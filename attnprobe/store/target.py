@@ -12,6 +12,7 @@ from typing import Any
 from attnprobe.errors import CorruptRun, RunExists, StoreError
 from attnprobe.store import files
 from attnprobe.store.base import FORMAT, Manifest
+from attnprobe.store.validate import make_manifest
 
 _PARTS = ("shards", "journal")
 _KNOWN = re.compile(r"manifest\.json(\.[0-9a-f]{8})?(\.partial)?|fidelity\.json(\.part)?|shards|journal|aside")
@@ -43,7 +44,10 @@ class Target:
         ------
         RunExists
             If the path is taken.
+        StoreError
+            If the manifest is one that no reader takes.
         """
+        _check(self.path, manifest)
         self._make_room(overwrite)
         for name in _PARTS:
             if not files.make_directory(self.path / name):
@@ -61,8 +65,9 @@ class Target:
         RunExists
             If something else is there.
         StoreError
-            If the run is of another model, selection, format or data.
+            If the run is of another model, selection, format or data, or the manifest is one that no reader takes.
         """
+        _check(self.path, manifest)
         refuse_foreign(self.path)
         self._make_parents()
         for name in _PARTS:
@@ -134,6 +139,14 @@ class Target:
         if self._replaced is not None:
             shutil.rmtree(self._replaced, ignore_errors=True)
             self._replaced = None
+
+
+def _check(path: Path, manifest: Manifest) -> None:
+    """Refuse to write what would be refused when it is read."""
+    try:
+        make_manifest(path, json.loads(json.dumps(asdict(manifest))))
+    except (CorruptRun, RecursionError) as error:
+        raise StoreError(f"a run of this model, selection and data could not be read again: {error}") from error
 
 
 def refuse_foreign(path: Path) -> None:
