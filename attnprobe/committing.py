@@ -13,6 +13,7 @@ from attnprobe.seen import refuse_empty
 from attnprobe.store.base import Writer
 from attnprobe.streams import Streams
 from attnprobe.strings import Strings
+from attnprobe.told import Numbers
 
 
 @dataclass
@@ -27,6 +28,8 @@ class Committer:
         What is kept, and what keeps it.
     strings, text
         Looks token strings up, if there is a tokenizer; whether ids are kept at all.
+    numbers
+        The places of samples.
     """
 
     streams: Streams
@@ -36,11 +39,13 @@ class Committer:
     keepers: Sequence[Keeper]
     strings: Strings | None
     text: bool
+    numbers: Numbers
 
     def discard(self, lineage: Lineage) -> None:
         """Forget the samples of a lineage."""
         self.streams.discard(lineage)
         for sample in lineage.samples:
+            self.numbers.free(sample.index)
             self.store.discard(sample.index)
             for keeper in self.keepers:
                 keeper.discard(sample.index)
@@ -62,5 +67,7 @@ class Committer:
                 self.store.discard(sample.index)
                 raise
             self.store.commit(sample.finish(self.strings, self.text))
-        elif sample.length and sample.called and not sample.paused:
+            return
+        self.numbers.free(sample.index)
+        if sample.length and sample.called and not sample.paused:
             refuse_empty(sample, self.kept)

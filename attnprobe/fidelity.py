@@ -80,8 +80,8 @@ class Fidelity(dict[str, SiteFidelity]):
         return text + (f"; {apart} of {len(self)} sites not applicable" if apart and self.worst is not None else "")
 
     def describe(self) -> dict[str, Any]:
-        """As it is kept in a journal."""
-        return {key: vars(one) for key, one in self.items()}
+        """As it is kept in a journal; numbers that are none are null, since JSON has no NaN."""
+        return {key: {name: _finite(value) for name, value in vars(one).items()} for key, one in self.items()}
 
     @classmethod
     def read(cls, found: Mapping[str, Any], path: Path) -> "Fidelity":
@@ -126,8 +126,15 @@ class Fidelity(dict[str, SiteFidelity]):
             raise CorruptRun(f"{path} makes no sense: {error}; delete it") from error
 
 
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def _checked(record: Mapping[str, Any]) -> SiteFidelity:
     one = SiteFidelity(**record)
+    missing = [name for name in ("row_sum", "lost") if getattr(one, name) is None]
+    missing += ["difference"] if one.difference is None and not one.reason else []  # with a reason, none was taken
+    one = replace(one, **dict.fromkeys(missing, math.nan))
     numbers = (0.0 if one.difference is None else one.difference, one.row_sum, one.lost)
     if not all(isinstance(n, float) for n in numbers) or not isinstance(one.dtype, str):
         raise ValueError(f"{record!r} is no site's")

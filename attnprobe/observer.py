@@ -31,7 +31,7 @@ from attnprobe.sites import Anatomy
 from attnprobe.store.base import Writer
 from attnprobe.streams import Pass, Streams
 from attnprobe.strings import Strings
-from attnprobe.told import Told
+from attnprobe.told import Numbers, Told
 from attnprobe.watchers import Make
 
 
@@ -51,7 +51,7 @@ class Observer:
     every_thread, check
         Whether calls of other threads than this one are seen; what refuses forward passes that do not fit.
     counter
-        What samples are numbered by.
+        What samples are numbered by that are told no number.
     """
 
     def __init__(
@@ -83,10 +83,10 @@ class Observer:
         keys = [site.key for site in anatomy.sites]
         self.checks = Checks(engine, budget, self._put, smallest_kept(kept), keys)
         self._streams = Streams(anatomy, self._open_sample)
+        self._numbers = Numbers(counter)
         own = tuple(keepers.values())
-        self._committer = Committer(self._streams, self._copies, store, kept, own, strings, text)
+        self._committer = Committer(self._streams, self._copies, store, kept, own, strings, text, self._numbers)
         self._told = Told()
-        self._counter = counter
         self._count = 0
         self._pauses = 0
         self._paused_forwards = 0
@@ -119,7 +119,7 @@ class Observer:
 
     def _open_sample(self, row: int, batch: int) -> Growing:
         self._count += 1
-        return self._told.open(next(self._counter), row, batch)
+        return self._told.open(row, batch, self._numbers)
 
     # --- what the hooks tell -------------------------------------------------------------------------------------
 

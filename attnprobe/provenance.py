@@ -1,5 +1,6 @@
 """What a run says of its origin: model, configuration, versions."""
 
+import json
 import platform
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -21,18 +22,28 @@ SAMPLED = 64  # numbers of each parameter that the fingerprint looks at
 def describe_model(model: nn.Module) -> dict[str, Any]:
     """Class, name, revision, and hashes of the configuration and of some of the parameters of a model."""
     config: Any = getattr(model, "config", None)
-    text = config.to_json_string(use_diff=False) if hasattr(config, "to_json_string") else repr(config)
     parameter = next(model.parameters(), None)
     return {
         "class": type(model).__name__,
         "name": getattr(config, "_name_or_path", None) or None,
         "revision": getattr(config, "_commit_hash", None),
-        "config_xxh3": xxhash.xxh3_64_hexdigest(text.encode()),
+        "config_xxh3": xxhash.xxh3_64_hexdigest(_configuration(config).encode()),
         "parameters_xxh3": fingerprint(model),
         "attention": getattr(config, "_attn_implementation", None),
         "dtype": None if parameter is None else str(parameter.dtype).removeprefix("torch."),
         "device": None if parameter is None else parameter.device.type,
     }
+
+
+def _configuration(config: Any) -> str:
+    """A configuration as text, the same wherever it was read from."""
+    if not hasattr(config, "to_json_string"):
+        return repr(config)
+
+    def placeless(part: dict[str, Any]) -> dict[str, Any]:
+        return {key: value for key, value in part.items() if key != "_name_or_path"}
+
+    return json.dumps(json.loads(config.to_json_string(use_diff=False), object_hook=placeless))
 
 
 def fingerprint(model: nn.Module) -> str | None:

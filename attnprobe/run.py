@@ -77,9 +77,9 @@ class Run:
         """
         samples = self.samples
         if isinstance(which, str):
-            for sample in samples:
-                if sample.id == which:
-                    return SampleRun(self.reader, sample)
+            sample = self.reader.find(which)
+            if sample is not None:
+                return SampleRun(self.reader, sample)
             raise NotKept(f"there is no sample {which!r}; there are {', '.join(s.id for s in samples[:8])}")
         if not -len(samples) <= index(which) < len(samples):
             have = f"{len(samples)} (0 to {len(samples) - 1})" if len(samples) else "none"

@@ -68,6 +68,45 @@ class SampleName:
         return self.names if batch == 1 else f"{self.names}/{row}"
 
 
+class Numbers:
+    """The places of a recording's samples in the run: those that were told, and for others the next that is free.
+
+    Parameters
+    ----------
+    automatic
+        Places for samples that are told none, ascending.
+    """
+
+    def __init__(self, automatic: Iterator[int]) -> None:
+        self._automatic = automatic
+        self._taken: set[int] = set()
+
+    def refuse(self, places: Iterable[int]) -> None:
+        """Refuse places that other samples have.
+
+        Raises
+        ------
+        UnsupportedCall
+            If one does.
+        """
+        twice = next((place for place in places if place in self._taken), None)
+        if twice is not None:
+            raise UnsupportedCall(
+                f"rec.sample(index={twice}): an earlier sample of this recording has that place; give each sample an "
+                "index of its own, or none to any"
+            )
+
+    def take(self, told: int | None = None) -> int:
+        """The place of a sample that starts."""
+        place = next(place for place in self._automatic if place not in self._taken) if told is None else told
+        self._taken.add(place)
+        return place
+
+    def free(self, place: int) -> None:
+        """Nothing is kept of a sample: another may have its place."""
+        self._taken.discard(place)
+
+
 class Told(threading.local):
     """What one thread said: the generation that it is in, the lineages grown there, the names of the next samples."""
 
@@ -106,17 +145,19 @@ class Told(threading.local):
         finally:
             self.generation, self.grown = before
 
-    def open(self, index: int, row: int, batch: int) -> Growing:
-        """A sample that starts now, under the name and at the place that were told, else at `index`.
+    def open(self, row: int, batch: int, numbers: Numbers) -> Growing:
+        """A sample that starts now, under the name and at the place that were told, else at the next that is free.
 
         Raises
         ------
         UnsupportedCall
-            If another one has that name, or the batch has not the rows that were told.
+            If another one has that name or place, or the batch has not the rows that were told.
         """
         told = self.name
+        if not told.used:  # for all rows, before one takes its place
+            numbers.refuse(told.places or ())
         told.start(row, batch)
-        place = index if told.places is None else told.places[row]
+        place = numbers.take(None if told.places is None else told.places[row])
         name = told.name(row, batch)
         return Growing(
             place,

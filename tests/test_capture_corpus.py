@@ -393,7 +393,7 @@ def test_other_files_another_format_and_another_model_are_refused(begun: Path, t
         (["--long", "split"], ["'split' is not one of 'cut', 'skip', 'fail'"]),
         (
             ["--long", "fail", "--batch", "1"],
-            ["row 12 (id '12') has 1,", "the context window is 1,024; cut", "--long cut"],
+            ["row 12 (id '12') has more tokens than the context window, 1,024; cut", "--long cut"],
         ),
         (["--heads", "99"], ["head 99"]),
         (["--dtype", "int8"], ["int8"]),

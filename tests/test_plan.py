@@ -103,24 +103,35 @@ def test_planned_bytes_where_keys_are_converted(dtype: torch.dtype) -> None:
 @settings(max_examples=100, deadline=None)
 @given(
     blocks=st.lists(
-        st.tuples(st.integers(0, 3), st.integers(0, 1), st.integers(1, 40), st.integers(0, 900), st.integers(0, 3000)),
+        st.tuples(
+            st.integers(0, 3),
+            st.integers(0, 1),
+            st.integers(1, 40),
+            st.integers(0, 900),
+            st.integers(0, 3000),
+            st.sampled_from([range(2), range(1), range(1, 2)]),
+        ),
         max_size=60,
     ),
     bound=st.sampled_from([0, 1 << 16, 1 << 20, 8 << 20]),
 )
-def test_blocks_are_counted_as_they_are_joined(blocks: list[tuple[int, int, int, int, int]], bound: int) -> None:
+def test_blocks_are_counted_as_they_are_joined(blocks: list[tuple[int, int, int, int, int, range]], bound: int) -> None:
     handed_on: Counter[tuple[tuple[int, ...], int]] = Counter()
     site = Site("attention", "self", "decoder", 0, 4, 4)
+    last: dict[tuple[Field, int], int] = {}
 
     def count(field: Field, block: Block) -> None:
-        handed_on[(field.group,), field.sample] += block.nbytes
+        handed_on[(field.group, block.heads[0], len(block.heads)), field.sample] += block.nbytes
+        for head in block.heads:  # whatever groups of heads rows came in
+            assert last.get((field, head), -1) < block.rows[0]
+            last[field, head] = block.rows[-1]
 
     joiner, counted = RowJoiner(count, bound), Joining(bound)
-    for row, (group, sample, rows, start, width) in enumerate(blocks):
-        values = torch.zeros(2, rows, width, dtype=torch.float16)
-        block = Block((0, 1), range(100 * row, 100 * row + rows), start, values)
+    for row, (group, sample, rows, start, width, heads) in enumerate(blocks):
+        values = torch.zeros(len(heads), rows, width, dtype=torch.float16)
+        block = Block(tuple(heads), range(100 * row, 100 * row + rows), start, values)
         joiner.write(Field(sample, site, group, (0, 1), "float16"), block)
-        counted.write((group,), sample, Outline(2, rows, start, start + width, 2))
+        counted.write((group, heads[0], len(heads)), sample, Outline(len(heads), rows, start, start + width, 2))
     counted.finish()
     for sample in (0, 1):
         joiner.flush_sample(sample)

@@ -11,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
+from transformers import DynamicCache
 
 import attnprobe as ap
 from attnprobe import demo
@@ -292,6 +293,24 @@ def test_generated_rows_are_in_them(tmp_path: Path) -> None:
     assert head.shape == (1108, 1108)
     for level in (2, 3):
         close(head.levels.read(level), reference(head.numpy(), level))
+
+
+def test_rows_may_come_in_several_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a short pass all heads come together and wait to be joined; of a long one, a few at a time pass at once."""
+    model, ids = long_demo()
+    monkeypatch.setattr("attnprobe.store.join.BLOCK", 64 << 10)
+    monkeypatch.setattr("attnprobe.engines.layout.CPU_TILE", 1 << 20)
+    with torch.no_grad(), ap.record(model, to=tmp_path / "run", layers="1", budget="64 MiB") as rec:
+        cache = DynamicCache()
+        for start, stop in ((0, 30), (30, 1230), (1230, 1231), (1231, 1500)):
+            model(ids[:, start:stop], past_key_values=cache)
+    groups = {piece.heads for field, pieces in rec.run.reader.fields(0).items() for piece in pieces}
+    assert len(groups) > 2
+    for number in range(8):
+        head = rec.run[1, number]
+        assert head.levels.kept
+        for level in (2, 3):
+            close(head.levels.read(level), reference(head.numpy(), level))
 
 
 def test_they_can_be_left_out(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """A run that is gone on with: later, by several at once, after kills; nothing is there twice, nothing is mixed."""
 
+import fcntl
 import json
 import os
 import pickle
@@ -15,17 +16,20 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from store_contract import MANIFEST, block, field, only_field, sample, whole_map
 
 import attnprobe as ap
 from attnprobe import demo
 from attnprobe.errors import CorruptRun, RunExists, SelectionError, StoreError
-from attnprobe.fields import Sample
-from attnprobe.store import directory, journal
+from attnprobe.fields import Block, Sample
+from attnprobe.store import directory, journal, validate_fields
 from attnprobe.store.base import Manifest
 from attnprobe.store.directory import DirectoryWriter
 from attnprobe.store.leftovers import find_leftovers
 from attnprobe.store.read_directory import DirectoryReader
+from attnprobe.store.ring import Ring
+from attnprobe.store.shard import HEADER, ShardWriter
 
 TEXTS = ("Maia likes to explore", "To be, or not to be", "A rose is a rose is a rose")
 
@@ -395,6 +399,138 @@ def test_what_could_not_be_read_again_is_not_begun(tmp_path: Path, resume: bool)
     with pytest.raises(StoreError, match=r"could not be read again.*100 lists and dicts deep"):
         DirectoryWriter(tmp_path / "run", replace(MANIFEST, data={"of": deep}), resume=resume)
     assert not (tmp_path / "run").exists()
+
+
+# --- several at once, and what goes wrong -----------------------------------------------------------------------
+
+
+def test_a_start_that_recorded_nothing_leaves_what_others_have_joined(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    first = DirectoryWriter(run, MANIFEST)
+    other = start(run)
+    put(other, 5, "a", seed=5)
+    other.close()
+    first.close()
+    first.remove_if_empty()
+    assert seeds(run) == {"a": 5}
+    assert [file.stem for file in (run / "journal").iterdir()] == [other._writer]
+    alone = DirectoryWriter(tmp_path / "alone", MANIFEST)
+    alone.close()
+    alone.remove_if_empty()
+    assert not (tmp_path / "alone").exists()
+
+
+def test_a_run_that_is_being_written_is_not_overwritten(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    first = DirectoryWriter(run, MANIFEST)
+    put(first, 0, "a", seed=1)
+    first.flush()
+    with pytest.raises(StoreError, match="is being written by the writer .* so it is not overwritten"):
+        DirectoryWriter(run, MANIFEST, overwrite=True)
+    put(first, 1, "b", seed=2)
+    first.close()
+    assert seeds(run) == {"a": 1, "b": 2}
+    DirectoryWriter(run, MANIFEST, overwrite=True).close()
+
+
+def test_a_sample_whose_pass_failed_is_begun_again_under_its_number(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    writer = start(run)
+    for attempt in range(3):
+        writer.write(field(7), block(range(8), 8, seed=attempt))
+        writer._joiner.flush_sample(7)  # as where a block is large
+        if attempt < 2:
+            writer.discard(7)
+    writer.commit(replace(sample(7), id="again", named=True))
+    put(writer, 8, "next", seed=4)
+    writer.close()
+    assert seeds(run) == {"again": 2, "next": 4}
+
+
+def test_committed_samples_do_not_wait_for_a_long_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(directory.time, "monotonic", lambda: clock[0])
+    writer = start(tmp_path / "run")
+    put(writer, 0, "short", seed=1)
+    writer.write(field(1), block(range(4), 8, seed=2))
+    writer._listing.wait()
+    assert seeds(tmp_path / "run") == {}
+    clock[0] = directory.PATIENCE + 1
+    writer.write(field(1), block(range(4, 8), 8, seed=2))
+    writer._listing.wait()
+    assert seeds(tmp_path / "run") == {"short": 1}
+    writer.close()
+
+
+def test_who_asks_whether_a_writer_lives_does_not_look_like_one(tmp_path: Path) -> None:
+    start(tmp_path / "run").close()
+    (file,) = (tmp_path / "run" / "journal").iterdir()
+    with file.open("rb") as asking:
+        fcntl.flock(asking, fcntl.LOCK_SH)
+        assert not journal.is_live(file)
+    file.chmod(0o444)
+    assert not journal.is_live(file)
+    writer = start(tmp_path / "run")
+    assert journal.is_live(tmp_path / "run" / "journal" / f"{writer._writer}.jsonl")
+    writer.close()
+
+
+def test_threads_may_record_and_flush_at_once(tmp_path: Path) -> None:
+    writer = start(tmp_path / "run")
+    problems: list[BaseException] = []
+
+    def work(first: int) -> None:
+        try:
+            for index in range(first, first + 60):
+                put(writer, index, str(index), seed=index % 40)
+        except BaseException as error:
+            problems.append(error)
+
+    threads = [threading.Thread(target=work, args=(first,)) for first in (0, 100, 200)]
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads):
+        writer.flush()
+    for thread in threads:
+        thread.join()
+    writer.close()
+    assert not problems
+    names = {str(first + index): (first + index) % 40 for first in (0, 100, 200) for index in range(60)}
+    assert seeds(tmp_path / "run") == names
+
+
+def test_what_could_not_be_read_again_is_not_listed(tmp_path: Path) -> None:
+    writer = start(tmp_path / "run")
+    put(writer, 0, "good", seed=1)
+    wide = torch.zeros(2, 2, validate_fields.WIDEST + 1)
+    own = replace(field(1, heads=(0, 1)), what="own", axes=("a", "b"))
+    writer.write(own, Block((0, 1), range(2), 0, wide))
+    with pytest.raises(StoreError, match="could not be read again, so it is not listed"):
+        writer.commit(sample(1))
+    writer.close()
+    assert seeds(tmp_path / "run") == {"good": 1}
+
+
+def test_headers_grow_with_many_small_tensors_and_take_no_endless_name(tmp_path: Path) -> None:
+    ring = Ring()
+    small = ShardWriter(tmp_path / "a.safetensors", {}, ring)
+    with pytest.raises(StoreError, match="too long for a header"):
+        small.append("n" * HEADER, torch.zeros(2))
+    small.append("fits", torch.ones(2))
+    small.finish()
+    small.close()
+    ring.close()
+    assert load_file(tmp_path / "a.safetensors")["fits"].tolist() == [1, 1]
+    writer = start(tmp_path / "run")
+    for index in range(2500):
+        put(writer, index, str(index))
+    writer.close()
+    assert len(list((tmp_path / "run" / "shards").iterdir())) <= 5
+    reader = DirectoryReader(tmp_path / "run")
+    assert len(reader.samples) == 2500
+    for index in (0, 700, 2499):
+        values = whole_map(reader, (0, 1, 3), range(8), index=index)
+        assert np.array_equal(values, block(range(8), 8, seed=index).values.numpy())
 
 
 def test_fidelity_of_several_recordings_is_the_worst_of_each(tmp_path: Path) -> None:

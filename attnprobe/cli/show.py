@@ -74,9 +74,8 @@ def pick(run: Run, which: str | None) -> SampleRun:
     names = ", ".join(sample.id for sample in run.samples[:LISTED]) + (", ..." if count > LISTED else "")
     if which is None:
         raise SelectionError(f"the run has {count:,} samples ({names}); choose one with --sample")
-    for place, sample in enumerate(run.samples):
-        if sample.id == which:
-            return run.sample(place)
+    if run.reader.find(which) is not None:
+        return run.sample(which)
     if _NUMBER.fullmatch(which) and -count <= int(which) < count:
         return run.sample(int(which))
     raise NotKept(f"there is no sample {which}; the run has {count:,} ({names}): give an id, or a place from 0")

@@ -19,7 +19,11 @@ PRINTED = 20  # findings; --json gives all
 @click.command("verify")
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--repair", is_flag=True, help="Set damaged shards and journals aside, so that a resume redoes them.")
-@click.option("--force", is_flag=True, help="Repair although writers of other machines have not ended: they are gone.")
+@click.option(
+    "--force",
+    is_flag=True,
+    help="Repair although writers of other machines have not ended, and remove what they left: they are gone.",
+)
 @shared
 def command(out: Output, run: Path, repair: bool, force: bool) -> None:
     """Check every byte of RUN against its journals, and its numbers against what weights may be.

@@ -9,7 +9,9 @@ from attnprobe.errors import SelectionError
 
 LONG = ("cut", "skip", "fail")
 NO_TOKENS, TOO_LONG = "without tokens", "longer than the context window"
-AHEAD = 16  # batches that are read ahead
+AHEAD = 16  # batches that are read ahead,
+CHARACTERS = 4 << 20  # or the first rows that have so many characters together
+AT_ONCE = 512 << 10  # characters that are encoded together: tokenizers take some hundred bytes for each while they do
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,7 @@ class Batcher:
             If a row is too long and that is to fail.
         """
         waiting: list[Row] = []
+        characters = 0
         for row in rows:
             if row.problem == DONE:
                 tally.done += 1
@@ -92,16 +95,14 @@ class Batcher:
                 tally.skipped[row.problem] += 1
             else:
                 waiting.append(row)
-            if len(waiting) == self.batch * AHEAD:
+                characters += len(row.text)
+            if len(waiting) == self.batch * AHEAD or characters >= CHARACTERS:
                 yield from self._pack(waiting, tally)
-                waiting = []
+                waiting, characters = [], 0
         yield from self._pack(waiting, tally)
 
     def _pack(self, rows: list[Row], tally: Tally) -> Iterator[list[Piece]]:
-        if not rows:
-            return
-        encoded = zip(rows, self.encode([row.text for row in rows], None), strict=True)
-        fitting = [self._fit(row, ids, tally) for row, ids in encoded]
+        fitting = [self._fit(row, ids, tally) for row, ids in self._encoded(rows)]
         pieces = sorted((piece for piece in fitting if piece is not None), key=lambda piece: -len(piece.ids))
         pack: list[Piece] = []
         for piece in pieces:
@@ -113,14 +114,21 @@ class Batcher:
         if pack:
             yield pack
 
+    def _encoded(self, rows: list[Row]) -> Iterator[tuple[Row, list[int]]]:
+        """Rows and their token ids; of one with more than are taken, one more, which tells that."""
+        limits = [one for one in (self.max_tokens, self.window) if one is not None]
+        most = 1 + min(limits) if limits else None
+        for together in _groups(rows):
+            yield from zip(together, self.encode([row.text for row in together], most), strict=True)
+
     def _fit(self, row: Row, ids: list[int], tally: Tally) -> Piece | None:
         """A row's token ids, as many as are wanted and fit."""
         length = len(ids) if self.max_tokens is None else min(len(ids), self.max_tokens)
         if self.window is not None and length > self.window:
             if self.long == "fail":
                 raise SelectionError(
-                    f"row {row.number:,} (id {row.id!r}) has {len(ids):,} tokens, and the context window is "
-                    f"{self.window:,}; cut such rows (--long cut), or leave them out (--long skip)"
+                    f"row {row.number:,} (id {row.id!r}) has more tokens than the context window, {self.window:,}; "
+                    "cut such rows (--long cut), or leave them out (--long skip)"
                 )
             if self.long == "skip":
                 tally.skipped[TOO_LONG] += 1
@@ -133,3 +141,17 @@ class Batcher:
             tally.skipped[NO_TOKENS] += 1
             return None
         return Piece(row.number, row.id, tuple(ids))
+
+
+def _groups(rows: Iterable[Row]) -> Iterator[list[Row]]:
+    """Rows that are encoded together."""
+    group: list[Row] = []
+    characters = 0
+    for row in rows:
+        if group and characters + len(row.text) > AT_ONCE:
+            yield group
+            group, characters = [], 0
+        group.append(row)
+        characters += len(row.text)
+    if group:
+        yield group

@@ -35,7 +35,8 @@ class Corpus:
     source
         What it is of.
     column, id_column
-        Column of the text; column of ids, or None for the rows' numbers.
+        Column of the text; column of ids, or None for the rows' numbers. Ids that were read are held, some hundred
+        bytes each, so that a second row of one id is found.
     limit
         Take only so many rows from the start.
     """
@@ -130,9 +131,10 @@ class Corpus:
             mine = workers.share(first, first + table.num_rows)
             # Two rows of one id may be different workers', so all have to see all ids.
             read = mine if self.id_column is None else range(first, first + table.num_rows)
-            with self._reading(behind=first):
-                values = list(self._values(table, first, read))
-            for number, (text, given, problem) in zip(read, values, strict=True):
+            values = self._values(table, first, read)
+            for number in read:
+                with self._reading(behind=first):
+                    text, given, problem = next(values)
                 name = str(number) if self.id_column is None else _name(given)
                 if name in seen:
                     problem = problem or ID_TWICE

@@ -9,7 +9,7 @@ from attnprobe.corpus.files import Files
 from attnprobe.corpus.hub import Hub
 from attnprobe.errors import SelectionError
 
-AT_ONCE = 1000  # rows of a table
+AT_ONCE = 100  # rows of a table: some have megabytes
 
 
 def is_lines(source: Files | Hub) -> bool:

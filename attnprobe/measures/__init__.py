@@ -168,7 +168,8 @@ def _checked(measure: object) -> Measure:
         )
     if not isinstance(measure.name, str) or not _NAME.fullmatch(measure.name) or measure.name.endswith(".mean"):
         raise SelectionError(f"the name of a measure is a word like 'my_mass' or 'my_mass(4)', not {measure.name!r}")
-    if measure.name.partition("(")[0] in {*MEASURES, *GROUPS, "weights", "top", "top_keys", "top_rest"}:
+    own = {*MEASURES, *GROUPS, "weights", "top", "top_keys", "top_rest", "pyramid_max", "pyramid_mean"}
+    if measure.name.partition("(")[0] in own:
         raise SelectionError(f"the name {measure.name!r} is taken; give your measure another one")
     if not frozenset(measure.needs) <= NEEDS:
         raise SelectionError(f"{measure.name} needs {sorted(measure.needs)}; it may need {', '.join(sorted(NEEDS))}")

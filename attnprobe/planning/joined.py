@@ -66,6 +66,7 @@ class Joining:
     def __init__(self, bound: int | float) -> None:
         self._bound = bound
         self._held: dict[tuple[Place, int], _Held] = {}
+        self._places: dict[tuple[Place, int], dict[Place, None]] = {}  # by all but their heads
         self._total = 0
         self.handed_on: Counter[tuple[Place, int]] = Counter()
         self.peak = 0
@@ -73,6 +74,7 @@ class Joining:
     def write(self, place: Place, sample: int, block: Outline) -> None:
         """Take a block."""
         key, nbytes = (place, sample), block.nbytes
+        self._flush_others(key, block.heads)
         if nbytes >= BLOCK:
             self._flush(key)
             self.handed_on[key] += nbytes
@@ -102,6 +104,16 @@ class Joining:
         held.rows, held.start, held.stop, held.nbytes = rows, start, stop, nbytes
         return True
 
+    def _flush_others(self, key: tuple[Place, int], heads: int) -> None:
+        """Hand on what is held of the same heads in other groups: a place ends with the first, and with how many."""
+        place, sample = key
+        first = place[-2]
+        others = self._places.setdefault((place[:-2], sample), {})
+        others[place] = None
+        for other in others if len(others) > 1 else ():
+            if other != place and other[-2] < first + heads and first < other[-2] + other[-1]:
+                self._flush((other, sample))
+
     def _flush(self, key: tuple[Place, int]) -> None:
         held = self._held.pop(key, None)
         if held is not None:
@@ -121,6 +133,7 @@ class Joining:
         self._total += apart._total
         for (_, sample), held in apart._held.items():
             self._held[place, sample] = copy(held)
+            self._places.setdefault((place[:-2], sample), {})[place] = None
         for (_, sample), nbytes in apart.handed_on.items():
             self.handed_on[place, sample] += nbytes
 

@@ -74,6 +74,9 @@ class Reader(Protocol):
     def samples(self) -> Sequence[Sample]:
         """The committed samples, in order of index."""
 
+    def find(self, id: str) -> Sample | None:
+        """The first sample of that id; None where there is none."""
+
     @property
     def location(self) -> str | None:
         """Path of the run, or None in memory."""

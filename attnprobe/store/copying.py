@@ -16,7 +16,7 @@ from attnprobe.sizes import format_bytes
 from attnprobe.store import files
 from attnprobe.store.base import FORMAT
 from attnprobe.store.journal import whole_lines
-from attnprobe.store.listed import check_shards, journal_files, read_journals, unite
+from attnprobe.store.listed import all_dropped, check_shards, journal_files, read_journals, unite
 from attnprobe.store.read_directory import read_manifest
 from attnprobe.store.shard_file import ShardFile
 from attnprobe.store.target import differing
@@ -95,7 +95,7 @@ def _copy(paths: Sequence[Path], to: Path, progress: Progress | None) -> None:
                 files.write_whole(new / "journal" / file.name, whole_lines(file))
                 source[file.name] = path
         listed = unite(read_journals(new))  # as it was when it was copied: somebody may be writing
-        dropped = set[str]().union(*(one.dropped for one in listed.journals))
+        dropped = all_dropped(listed.journals)
         shards = [
             _Shard(source[one.path.name] / "shards" / name, size, dict(one.hashes[name]))
             for one in listed.journals

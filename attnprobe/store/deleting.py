@@ -1,17 +1,15 @@
 """A run, deleted: its manifest goes first, so that what an interruption leaves is no run."""
 
-import re
 import shutil
 from pathlib import Path
 
 from attnprobe.errors import CorruptRun, StoreError
 from attnprobe.store import files
-from attnprobe.store.leftovers import SHARD
 from attnprobe.store.listed import Journalled, journal_files, read_journal
-from attnprobe.store.target import is_run
+from attnprobe.store.target import holds_own, is_run
 from attnprobe.store.writers import refuse_living
 
-_PARTS = {"shards": SHARD, "journal": re.compile(r"[0-9a-f]{8}\.jsonl")}
+_PARTS = {"shards", "journal"}
 
 
 def refuse_delete(path: Path, force: bool = False) -> None:
@@ -67,11 +65,5 @@ def is_rest(path: Path) -> bool:
     """Whether a directory is what an interrupted deletion leaves: a run's shards and journals without a manifest."""
     if path.is_symlink() or not path.is_dir():
         return False
-    parts = list(path.iterdir())
-    if not parts or not {part.name for part in parts} <= {*_PARTS, "aside", "fidelity.json"}:
-        return False
-    known = [part for part in parts if part.name in _PARTS]
-    return bool(known) and all(
-        part.is_dir() and not part.is_symlink() and all(_PARTS[part.name].fullmatch(one.name) for one in part.iterdir())
-        for part in known
-    )
+    names = {part.name for part in path.iterdir()}
+    return bool(names & _PARTS) and names <= {*_PARTS, "aside", "fidelity.json"} and holds_own(path)

@@ -9,10 +9,10 @@
 
 import json
 import secrets
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -20,20 +20,21 @@ from typing import Any
 import numpy as np
 import torch
 
-from attnprobe.errors import RunExists, StoreError
+from attnprobe.errors import CorruptRun, RunExists, StoreError
 from attnprobe.fields import Block, Field, Sample, TokenSequence, encode_rows
 from attnprobe.store import files
 from attnprobe.store.base import FORMAT, Manifest
 from attnprobe.store.files import explained
 from attnprobe.store.join import RowJoiner
-from attnprobe.store.journal import Journal, host
+from attnprobe.store.journal import Journal, host, now
 from attnprobe.store.leftovers import clear_leftovers
 from attnprobe.store.listing import Listing
 from attnprobe.store.pyramids import Pyramids
 from attnprobe.store.read_directory import DirectoryReader
 from attnprobe.store.ring import Ring
-from attnprobe.store.shard import ShardWriter
+from attnprobe.store.shard import HEADER, LARGEST_HEADER, ShardWriter
 from attnprobe.store.target import Target
+from attnprobe.store.validate import Records
 
 GROUP = 32 << 20  # small samples are listed together once this many bytes wait,
 PATIENCE = 30.0  # or the first of them has waited for so many seconds
@@ -89,6 +90,7 @@ class DirectoryWriter:
         self.next_index = 0
         self._writer = secrets.token_hex(4)
         self._shards = 0
+        self._room = HEADER
         self._shard: ShardWriter | None = None
         self._finished: list[ShardWriter] = []  # full, not handed to the listing yet
         self._blocks: dict[int, dict[Field, list[dict[str, Any]]]] = {}
@@ -98,6 +100,9 @@ class DirectoryWriter:
         self._done = False
         self._waiting = 0
         self._oldest = 0.0
+        self._sizes: dict[str, int] = {}  # of all shards
+        self._records = Records(path, {site.key: site for site in manifest.sites}, self._sizes)
+        self._lock = threading.RLock()  # threads may record, flush and close at once
         self._ending: dict[str, Any] = {}
         self._pyramids = Pyramids(self._put, manifest, held // 2)
         self._joiner = RowJoiner(self._pyramids.write, held)
@@ -110,7 +115,7 @@ class DirectoryWriter:
                 self._look_around()
             else:
                 self._target.make(manifest, overwrite)
-            start = {"started": _now(), "host": host(), "rank": workers[0], "world": workers[1]}
+            start = {"started": now(), "host": host(), "rank": workers[0], "world": workers[1]}
             self._journal = Journal(path / "journal" / f"{self._writer}.jsonl", {"writer": start})
         except BaseException as error:
             if not resume:  # what was joined is others' too
@@ -134,23 +139,26 @@ class DirectoryWriter:
     @contextmanager
     def _taking(self, sample: int) -> Iterator[None]:
         """Refuse what would be listed in part: after a failure nobody knows which blocks a sample lacks."""
-        if self._done:
-            raise StoreError(f"the run {self.path} is closed; open a new recording")
-        self._failed = self._failed or self._listing.failed
-        if self._failed is not None:
-            raise StoreError(f"the run {self.path} takes no more since a write failed: {self._failed}")
-        if sample in self._indices:
-            raise StoreError(f"sample {sample} is committed already; write another sample")
-        try:
-            yield
-        except BaseException as error:
-            self._failed = error
-            raise
+        with self._lock:
+            if self._done:
+                raise StoreError(f"the run {self.path} is closed; open a new recording")
+            self._failed = self._failed or self._listing.failed
+            if self._failed is not None:
+                raise StoreError(f"the run {self.path} takes no more since a write failed: {self._failed}")
+            if sample in self._indices:
+                raise StoreError(f"sample {sample} is committed already; write another sample")
+            try:
+                yield
+            except BaseException as error:
+                self._failed = error
+                raise
 
     def write(self, field: Field, block: Block) -> None:
         """Append a block."""
         with self._taking(field.sample):
             self._joiner.write(field, block)
+            if self._committed and time.monotonic() - self._oldest > PATIENCE:
+                self._list()
 
     def _put(self, field: Field, block: Block) -> None:
         pieces = self._blocks.setdefault(field.sample, {}).setdefault(field, [])
@@ -171,14 +179,17 @@ class DirectoryWriter:
     def _append(self, name: str, tensor: torch.Tensor) -> dict[str, Any]:
         nbytes = tensor.numel() * tensor.element_size()
         if self._shard is not None and not self._shard.takes(name, nbytes):
+            if not self._shard.names(name):
+                self._room = min(4 * self._room, LARGEST_HEADER)
             self._finish_shard()
             shards, self._finished = self._finished, []
             self._listing.put(shards)  # made durable while the next one fills
         if self._shard is None:
             path = self.path / "shards" / f"{self._writer}-{self._shards:05d}.safetensors"
-            self._shard = ShardWriter(path, METADATA, self._ring)
+            self._shard = ShardWriter(path, METADATA, self._ring, self._room)
             self._shards += 1
         self._shard.append(name, tensor)
+        self._sizes[self._shard.path.name] = self._shard.nbytes
         self._waiting += nbytes
         return {"file": self._shard.path.name}
 
@@ -210,6 +221,10 @@ class DirectoryWriter:
                 for field, pieces in fields.items()
             ],
         }
+        try:
+            self._records.check(sample.index, record)
+        except CorruptRun as error:
+            raise StoreError(f"sample {sample.id} could not be read again, so it is not listed: {error}") from error
         if not self._committed:
             self._oldest = time.monotonic()
         self._committed.append(record)
@@ -235,9 +250,10 @@ class DirectoryWriter:
 
     def discard(self, sample: int) -> None:
         """Forget a sample; what was written of it stays unlisted."""
-        self._joiner.drop_sample(sample)
-        self._pyramids.drop_sample(sample)
-        self._blocks.pop(sample, None)
+        with self._lock:
+            self._joiner.drop_sample(sample)
+            self._pyramids.drop_sample(sample)
+            self._blocks.pop(sample, None)
 
     def _finish_shard(self) -> None:
         if self._shard is not None:
@@ -262,10 +278,11 @@ class DirectoryWriter:
         StoreError
             If something of it could not be listed.
         """
-        self._list()
-        self._listing.wait()
-        if self._listing.failed is not None:
-            raise self._listing.failed
+        with self._lock:
+            self._list()
+            self._listing.wait()
+            if self._listing.failed is not None:
+                raise self._listing.failed
 
     def note(self, name: str, value: Any) -> None:
         """Let the journal's last line say something of the recording."""
@@ -279,9 +296,12 @@ class DirectoryWriter:
         StoreError
             If something that was committed could not be listed.
         """
-        if self._done:
-            return
-        self._done = True
+        with self._lock:
+            if not self._done:
+                self._done = True
+                self._close()
+
+    def _close(self) -> None:
         try:
             self._list()
             self._listing.wait()
@@ -301,7 +321,7 @@ class DirectoryWriter:
 
     def _end(self) -> None:
         try:
-            self._journal.append({"ended": _now(), **self._ending})
+            self._journal.append({"ended": now(), **self._ending})
         except OSError as error:
             if self._failed is None:  # else there is worse to tell
                 raise StoreError(
@@ -317,7 +337,3 @@ class DirectoryWriter:
     def drop_replaced(self) -> None:
         """Delete the run that this one replaces, for good; listing the first samples does it too."""
         self._target.drop_replaced()
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="microseconds")

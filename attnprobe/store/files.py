@@ -45,6 +45,23 @@ def write(file: int, data: memoryview, offset: int) -> None:
         written += os.pwrite(file, data[written:], offset + written)
 
 
+def read(file: int, count: int, offset: int) -> bytes:
+    """All of some bytes: one call reads at most 2 GiB.
+
+    Raises
+    ------
+    OSError
+        If the file ends before, or cannot be read.
+    """
+    data = os.pread(file, count, offset)
+    while len(data) < count:
+        more = os.pread(file, count - len(data), offset + len(data))
+        if not more:
+            raise OSError(f"it ends at byte {offset + len(data):,}")
+        data += more
+    return data
+
+
 def truncate(file: int, size: int) -> None:
     """Cut a file."""
     os.ftruncate(file, size)

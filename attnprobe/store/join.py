@@ -37,7 +37,7 @@ class _Held:
 
 
 class RowJoiner:
-    """Holds small blocks back per field and hands on joined ones.
+    """Holds small blocks back per field and hands on joined ones; rows of a head are handed on in their order.
 
     Parameters
     ----------
@@ -51,11 +51,13 @@ class RowJoiner:
         self._forward = forward
         self._bound = bound
         self._held: dict[Key, _Held] = {}
+        self._groups: dict[Field, dict[tuple[int, ...], list[tuple[int, ...]]]] = {}  # those that share heads with each
         self._total = 0
 
     def write(self, field: Field, block: Block) -> None:
         """Take a block; large ones pass at once, after what was held of their field."""
         key = field, block.heads
+        self._flush_others(key)
         if block.nbytes >= BLOCK:
             self._flush(key)
             self._forward(field, block)
@@ -74,6 +76,17 @@ class RowJoiner:
                 if self._total <= self._bound // 2:
                     break
 
+    def _flush_others(self, key: Key) -> None:
+        """Hand on earlier rows of these heads that came in other groups."""
+        field, heads = key
+        groups = self._groups.setdefault(field, {})
+        if heads not in groups:
+            groups[heads] = [other for other in groups if not set(heads).isdisjoint(other)]
+            for other in groups[heads]:
+                groups[other].append(heads)
+        for other in groups[heads]:
+            self._flush((field, other))
+
     def _flush(self, key: Key) -> None:
         held = self._held.pop(key, None)
         if held is not None:
@@ -84,11 +97,17 @@ class RowJoiner:
         """Hand on what is held of a sample."""
         for key in [k for k in self._held if k[0].sample == sample]:
             self._flush(key)
+        self._forget(sample)
 
     def drop_sample(self, sample: int) -> None:
         """Forget what is held of a sample."""
         for key in [k for k in self._held if k[0].sample == sample]:
             self._total -= self._held.pop(key).nbytes
+        self._forget(sample)
+
+    def _forget(self, sample: int) -> None:
+        for own in [one for one in self._groups if one.sample == sample]:
+            del self._groups[own]
 
 
 def join(blocks: list[Block]) -> Block:

@@ -8,6 +8,7 @@ import platform
 import time
 import zlib
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,7 @@ class Journal:
         """Append a record and make it durable; where that fails, nothing of it stays to spoil what comes after."""
         if self.unsure:
             raise OSError(errno.EIO, "a line before it could be neither written nor taken back")
-        text = json.dumps(record, separators=(",", ":")).encode()
+        text = json.dumps(record, separators=(",", ":"), allow_nan=False).encode()
         line = b"%08x %s\n" % (zlib.crc32(text), text)
         try:
             files.write(self._file, memoryview(line), self._end)
@@ -142,18 +143,9 @@ def whole_lines(path: Path) -> bytes:
     return b"".join(lines)
 
 
-def torn_bytes(path: Path) -> int:
-    """Bytes of a last line that is torn; 0 where all lines are whole."""
-    last = b""
-    with files.read_plain(path) as file:
-        for line in file:
-            last = line
-    try:
-        if last:
-            parse_line(last)
-    except (ValueError, RecursionError):
-        return len(last)
-    return 0
+def now() -> str:
+    """The time as lines have it: UTC, ISO 8601, to the microsecond."""
+    return datetime.now(UTC).isoformat(timespec="microseconds")
 
 
 def host() -> str:
@@ -164,19 +156,19 @@ def host() -> str:
 def is_live(path: Path) -> bool:
     """Whether a journal's writer may still be at work: its mark is held, or cannot be tried."""
     try:
-        file = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
         return True
     try:
-        return _mark(file) is not True
+        return _mark(file, fcntl.LOCK_SH) is not True  # shared: others may be asking too
     finally:
         os.close(file)
 
 
-def _mark(file: int) -> bool | None:
+def _mark(file: int, how: int = fcntl.LOCK_EX) -> bool | None:
     """Take the mark of a journal, which is let go of when its process ends, however it does; None where none can."""
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, how | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     except OSError:

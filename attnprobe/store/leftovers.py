@@ -21,7 +21,8 @@ def find_leftovers(path: Path, everywhere: bool = False) -> list[Path]:
         The run.
     everywhere
         Of writers on other machines too, which cannot be asked whether they live: only where the user says that nobody
-        writes. Without it, of writers of this machine that have ended.
+        writes. Without it, of writers of this machine that have ended. A shard without any journal is none: who knows
+        what became of that.
     """
     found = []
     for name in ("shards", "journal"):  # what a link leads to is no part of the run
@@ -34,8 +35,8 @@ def find_leftovers(path: Path, everywhere: bool = False) -> list[Path]:
             continue
         writer = match[1] or match[3]
         if writer not in dead:
-            dead[writer] = everywhere or _has_ended(path / "journal" / f"{writer}.jsonl")
-            listed[writer] = _listed(path / "journal" / f"{writer}.jsonl") if dead[writer] else set()
+            dead[writer] = _has_ended(path / "journal" / f"{writer}.jsonl", everywhere)
+            listed[writer] = set(read_journal(path / "journal" / f"{writer}.jsonl").shards) if dead[writer] else set()
         if dead[writer] and file.name not in listed[writer]:
             found.append(file)
     return found
@@ -51,15 +52,11 @@ def clear_leftovers(path: Path) -> None:
                 files.remove(file)
 
 
-def _has_ended(journal: Path) -> bool:
+def _has_ended(journal: Path, everywhere: bool) -> bool:
     if not journal.is_file() or is_live(journal):
         return False
+    if everywhere:
+        return True
     first: dict[str, Any] = next(iter(read_lines(journal)), {})
     writer = first.get("writer")
     return isinstance(writer, dict) and writer.get("host") == host()
-
-
-def _listed(journal: Path) -> set[str]:
-    if not journal.is_file():
-        return set()
-    return set(read_journal(journal).shards)

@@ -3,7 +3,7 @@
 import os
 import re
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -182,6 +182,16 @@ def journal_files(path: Path) -> Iterator[Path]:
     return (path / "journal" / name for name in sorted(os.listdir(path / "journal")) if _JOURNAL.fullmatch(name))
 
 
+def all_shards(journals: Iterable[Journalled]) -> set[str]:
+    """The shards that journals list, those included that were set aside."""
+    return set().union(*(one.shards for one in journals))
+
+
+def all_dropped(journals: Iterable[Journalled]) -> set[str]:
+    """The shards that were set aside, whoever wrote them."""
+    return set().union(*(one.dropped for one in journals))
+
+
 @dataclass
 class Listed:
     """The samples of a run.
@@ -203,7 +213,7 @@ def unite(journals: list[Journalled]) -> Listed:
 
     Unnamed samples of several writers may have one number; the later writer's get new ones.
     """
-    dropped = set[str]().union(*(journal.dropped for journal in journals))
+    dropped = all_dropped(journals)
     records: dict[int, tuple[Record, Journalled]] = {}
     owner: dict[str, Journalled] = {}
     again: list[tuple[Record, Journalled]] = []
@@ -252,7 +262,7 @@ def check_shards(path: Path, listed: Listed) -> None:
     CorruptRun
         If so.
     """
-    dropped = set[str]().union(*(journal.dropped for journal in listed.journals))
+    dropped = all_dropped(listed.journals)
     directory = path / "shards"
     check_directory(directory)
     for journal in listed.journals:

@@ -68,6 +68,10 @@ class MemoryStore:
         """The committed samples."""
         return [self._samples[index] for index in sorted(self._samples)]
 
+    def find(self, id: str) -> Sample | None:
+        """The first sample of that id; None where there is none."""
+        return next((sample for sample in self.samples if sample.id == id), None)
+
     @property
     def location(self) -> str | None:
         """None: in memory."""

@@ -46,6 +46,7 @@ class DirectoryReader:
         listed = unite(read_journals(path))
         check_shards(path, listed)
         self._records = listed.records
+        self._indices = sorted(listed.records)
         self.journals = listed.journals
         self._checkers = {one.path: Records(path, self._sites, one.shards) for one in listed.journals}
         self._checked: set[int] = set()
@@ -66,6 +67,7 @@ class DirectoryReader:
         listed, journal = self._records[index]
         with self._lock:
             if index in self._loaded:
+                self._loaded.move_to_end(index)
                 return self._loaded[index], journal
         record = listed.load()
         if index not in self._checked:
@@ -90,7 +92,12 @@ class DirectoryReader:
     @property
     def samples(self) -> Sequence[Sample]:
         """The listed samples; each is read when it is asked for."""
-        return _Samples(self, sorted(self._records))
+        return _Samples(self, self._indices)
+
+    def find(self, id: str) -> Sample | None:
+        """The first sample of that id; None where there is none."""
+        index = next((index for index in self._indices if self._records[index][0].id == id), None)
+        return None if index is None else self.sample(index)
 
     @property
     def named(self) -> frozenset[str]:

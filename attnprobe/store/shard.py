@@ -20,7 +20,8 @@ from attnprobe.store import files
 from attnprobe.store.files import explained
 from attnprobe.store.ring import LENT, Ring
 
-HEADER = 64 << 10  # reserved; a shard whose header would not fit is closed and the next one opened
+HEADER = 64 << 10  # reserved; a shard whose header would not fit is closed, and the next one has more room,
+LARGEST_HEADER = 1 << 20  # up to this: small tensors come by the thousand
 SIZE = 2 << 30
 NAMES = {
     torch.float32: "F32",
@@ -38,11 +39,12 @@ class ShardWriter:
     `append` and `finish` belong to the recording's thread; `close`, which waits for the disk, may be another's.
     """
 
-    def __init__(self, path: Path, metadata: dict[str, str], ring: Ring) -> None:
+    def __init__(self, path: Path, metadata: dict[str, str], ring: Ring, room: int = HEADER) -> None:
         self.path = path
         self.partial = path.with_name(path.name + ".partial")
         self.hashes: dict[str, str] = {}
         self._ring = ring
+        self._room = room  # for the header and its length
         self._entries = {"__metadata__": f'"__metadata__":{json.dumps(metadata, separators=(",", ":"))}'}
         self._header = 1 + len(self._entries["__metadata__"])  # and a comma or a brace behind each
         self._end = 0  # of the data so far
@@ -53,7 +55,7 @@ class ShardWriter:
         with explained(self.partial):
             self._file = files.create(self.partial)
             try:  # take the header's room now: a disk that fills up later must not cost what was written
-                files.write(self._file, memoryview(bytes(HEADER)), 0)
+                files.write(self._file, memoryview(bytes(room)), 0)
             except OSError:
                 self.abort()
                 raise
@@ -61,16 +63,22 @@ class ShardWriter:
     @property
     def nbytes(self) -> int:
         """Bytes of the file so far."""
-        return HEADER + self._end
+        return self._room + self._end
 
     def describe(self) -> dict[str, Any]:
         """What the journal says of it."""
         return {"file": self.path.name, "size": self.nbytes, "xxh3_64": self.hashes}
 
     def takes(self, name: str, nbytes: int) -> bool:
-        """Whether one more tensor fits; the first one always does."""
+        """Whether one more tensor fits; the first one always does. A sample that is begun again repeats its names."""
+        if name in self._entries:
+            return False
+        return len(self._entries) == 1 or (self.names(name) and self.nbytes + nbytes <= SIZE)
+
+    def names(self, name: str) -> bool:
+        """Whether the header has room for one more tensor."""
         entry = len(json.dumps(name)) + 160  # its shape and offsets are shorter
-        return len(self._entries) == 1 or (self._header + entry < HEADER - 8 and self.nbytes + nbytes <= SIZE)
+        return self._header + entry < self._room - 8
 
     def append(self, name: str, tensor: Tensor) -> None:
         """Write a tensor behind the others; nobody may change it any more.
@@ -80,8 +88,9 @@ class ShardWriter:
         StoreError
             If something of this shard could not be written.
         """
-        if name in self._entries:
-            raise StoreError(f"{self.path}: tensor {name!r} is there already")
+        if name in self._entries or not self.names(name):
+            problem = "is there already" if name in self._entries else "has a name that is too long for a header"
+            raise StoreError(f"{self.path}: tensor {name!r:.200} {problem}")
         data = _bytes_of(tensor)
         with explained(self.partial):
             self._ring.check(self._file)
@@ -101,7 +110,7 @@ class ShardWriter:
         self._flush(self._end)
         checksum = xxhash.xxh3_64_hexdigest(data.data)
         self._reach = max(self._reach, self._end + len(data))
-        self._ring.lend(self._file, data, HEADER + self._end)
+        self._ring.lend(self._file, data, self._room + self._end)
         return checksum
 
     def _copy(self, data: Shaped[np.ndarray, " byte"]) -> str:
@@ -125,7 +134,7 @@ class ShardWriter:
         """Hand the buffer, as far as byte `end` of the data, to the writing threads."""
         if self._buffer is not None:
             self._reach = max(self._reach, end)
-            self._ring.write(self._file, self._buffer, max(end - self._start, 0), HEADER + self._start)
+            self._ring.write(self._file, self._buffer, max(end - self._start, 0), self._room + self._start)
             self._buffer = None
 
     def finish(self) -> None:
@@ -140,7 +149,7 @@ class ShardWriter:
         StoreError
             If that fails; the unfinished file is removed, since what a failed write or fsync left is not known.
         """
-        text = f"{{{','.join(self._entries.values())}}}".encode().ljust(HEADER - 8, b" ")
+        text = f"{{{','.join(self._entries.values())}}}".encode().ljust(self._room - 8, b" ")
         with explained(self.partial):
             try:
                 self._ring.drain(self._file)

@@ -11,7 +11,7 @@ import numpy as np
 
 from attnprobe.errors import CorruptRun
 from attnprobe.shapes import Shaped
-from attnprobe.store.files import open_plain
+from attnprobe.store import files
 from attnprobe.store.header import BadHeader, Entry, header_length, parse_header
 
 OPEN_FILES = 64
@@ -40,11 +40,11 @@ class ShardFile:
         self.path = path
         self._file = -1
         try:
-            self._file = open_plain(path)
+            self._file = files.open_plain(path)
             if os.fstat(self._file).st_size != size:
                 raise BadHeader(f"it has {os.fstat(self._file).st_size:,} bytes and should have {size:,}")
             length = header_length(os.pread(self._file, 8, 0), size)
-            self.entries = parse_header(self.read(8, length), size)
+            self.entries = parse_header(files.read(self._file, length, 8), size)
         except (BadHeader, OSError) as error:
             raise CorruptRun(f"{path} cannot be read: {error}; restore it, or record again") from error
 
@@ -53,14 +53,17 @@ class ShardFile:
             close(self._file)
 
     def read(self, offset: int, count: int) -> bytes:
-        """Some bytes of the file, all of them."""
-        data = os.pread(self._file, count, offset)
-        while len(data) < count:  # one call reads at most 2 GiB
-            more = os.pread(self._file, count - len(data), offset + len(data))
-            if not more:
-                raise CorruptRun(f"{self.path} ends at byte {offset + len(data):,}; restore it, or record again")
-            data += more
-        return data
+        """Some bytes of the file, all of them.
+
+        Raises
+        ------
+        CorruptRun
+            If it has fewer, or cannot be read.
+        """
+        try:
+            return files.read(self._file, count, offset)
+        except OSError as error:
+            raise CorruptRun(f"{self.path} cannot be read: {error}; restore it, or record again") from error
 
     def entry(self, name: str, dtype: str, shape: tuple[int, ...] | None) -> Entry:
         """Where a tensor lies.

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import re
 import shutil
 from collections.abc import Mapping
@@ -12,12 +13,21 @@ from typing import Any
 from attnprobe.errors import CorruptRun, RunExists, StoreError
 from attnprobe.store import files
 from attnprobe.store.base import FORMAT, Manifest
+from attnprobe.store.leftovers import SHARD
 from attnprobe.store.validate import make_manifest
+from attnprobe.store.writers import refuse_living
 
 _PARTS = ("shards", "journal")
 _KNOWN = re.compile(r"manifest\.json(\.[0-9a-f]{8})?(\.partial)?|fidelity\.json(\.part)?|shards|journal|aside")
-# Of a model, what may differ between two starts of one run.
+# What a run's directories hold; what is called otherwise is somebody else's.
+_WITHIN = {
+    "shards": SHARD,
+    "journal": re.compile(r"[0-9a-f]{8}\.jsonl"),
+    "aside": re.compile(rf"({SHARD.pattern}|[0-9a-f]{{8}}\.jsonl(\.cut)?)(\.\d+)?"),
+}
+# Of a model, what may differ between two starts of one run; so may its name, often a path, where these hashes agree.
 _FREE = ("device",)
+_HASHES = ("config_xxh3", "parameters_xxh3")
 
 
 class Target:
@@ -103,6 +113,7 @@ class Target:
                 raise RunExists(
                     f"{path} exists and is not a run of attnprobe, so it is not overwritten; choose another path"
                 )
+            refuse_living(path, [], "overwritten", force=True)
             aside = path.with_name(f".{path.name}.{self._writer}.replaced")
             path.rename(aside)
             self._replaced = aside
@@ -116,14 +127,22 @@ class Target:
                     self._made.append(directory)
 
     def undo(self) -> None:
-        """Take away what was made, and put back what was replaced."""
-        for made in reversed(self._made):
-            if made.is_dir():
-                shutil.rmtree(made, ignore_errors=True)
-            else:
-                with contextlib.suppress(OSError):  # it holds nothing
-                    files.remove(made)
-        self._made = []
+        """Take away what was made, unless others have joined it, and put back what was replaced."""
+        made, self._made = self._made, []
+        for directory in (self.path / name for name in _PARTS):
+            for own in directory.glob(f"{self._writer}[.-]*"):
+                with contextlib.suppress(OSError):
+                    files.remove(own)
+        if self.path / "journal" in made:
+            try:
+                (self.path / "journal").rmdir()
+            except FileNotFoundError:
+                pass
+            except OSError:  # it is not empty: the run is others' now
+                return
+        for one in reversed(made):
+            with contextlib.suppress(OSError):  # it holds nothing
+                one.rmdir() if one.is_dir() else files.remove(one)
         if self._replaced is not None:
             try:
                 self._replaced.rename(self.path)
@@ -204,7 +223,7 @@ def differing(there: Mapping[str, Any], manifest: Manifest) -> str:
 def _difference(name: str, old: Any, new: Any) -> str:
     """What differs, in a few words; empty where it is nothing that matters."""
     if isinstance(old, Mapping) and isinstance(new, Mapping):
-        free = _FREE if name == "model" else ()
+        free = () if name != "model" else (*_FREE, "name") if _is_one_model(old, new) else _FREE
         for key in dict.fromkeys((*old, *new)):
             if key not in free and old.get(key) != new.get(key):
                 return f"{key} was {_short(old.get(key))} and is {_short(new.get(key))}"
@@ -217,17 +236,31 @@ def _difference(name: str, old: Any, new: Any) -> str:
     return f"{name} was {_short(old)} and is {_short(new)}"
 
 
+def _is_one_model(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+    """Whether two models agree in configuration and parameters, of which both tell."""
+    return all(old.get(one) is not None and old.get(one) == new.get(one) for one in _HASHES)
+
+
 def _short(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 80 else text[:77] + "..."
 
 
 def is_run(path: Path) -> bool:
-    """Whether a directory holds a run's manifest and nothing that a run does not hold."""
-    if path.is_symlink() or not path.is_dir() or not _is_begun(path):
+    """Whether a directory holds a run's manifest and, its directories too, nothing that a run does not hold."""
+    if path.is_symlink() or not path.is_dir() or not _is_begun(path) or not holds_own(path):
         return False
     manifest = _read(path)
     return manifest is not None and {"format", "sites", "keep"} <= manifest.keys()
+
+
+def holds_own(path: Path) -> bool:
+    """Whether a run's directories, as far as they are there, are no links and hold only what attnprobe puts there."""
+    there = [part for name in _WITHIN if os.path.lexists(part := path / name)]
+    return all(
+        part.is_dir() and not part.is_symlink() and all(_WITHIN[part.name].fullmatch(one.name) for one in part.iterdir())
+        for part in there
+    )
 
 
 def _is_begun(path: Path) -> bool:

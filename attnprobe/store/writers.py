@@ -9,7 +9,7 @@ from pathlib import Path
 from attnprobe.errors import StoreError
 from attnprobe.store.journal import host, is_live
 from attnprobe.store.leftovers import SHARD
-from attnprobe.store.listed import Journalled, journal_files
+from attnprobe.store.listed import Journalled, all_shards, journal_files
 
 ENDED, LIVING, KILLED, UNKNOWN = "ended", "living", "killed", "unknown"
 
@@ -49,7 +49,7 @@ class Writing:
 
 def find_writers(path: Path, journals: Sequence[Journalled]) -> list[Writing]:
     """The writers of a run, in the order of its journals. Runs up to format 3 do not tell who wrote them."""
-    listed = set[str]().union(*(one.shards for one in journals))
+    listed = all_shards(journals)
     loose: dict[str, list[tuple[int, float]]] = {}
     for name in sorted(os.listdir(path / "shards")):
         match = SHARD.fullmatch(name)

@@ -26,7 +26,8 @@ def verify(path: str | Path, repair: bool = False, force: bool = False, progress
         exactly the named samples that lay in them. Numbers that are wrong where the checksum fits were recorded so,
         and stay.
     force
-        Repair although writers of other machines have not ended, because you know that they are gone.
+        Repair although writers of other machines have not ended, because you know that they are gone; what they left
+        unlisted is removed.
     progress
         Called with the bytes that were read and those that there are.
 

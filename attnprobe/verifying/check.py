@@ -3,15 +3,15 @@
 import os
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from attnprobe.errors import CorruptRun
 from attnprobe.store.base import Manifest
-from attnprobe.store.journal import is_live
+from attnprobe.store.journal import host, is_live
 from attnprobe.store.leftovers import SHARD
-from attnprobe.store.listed import Journalled, Listed, shards_of, unite
+from attnprobe.store.listed import Journalled, Listed, all_shards, shards_of, unite
 from attnprobe.store.read_directory import read_manifest
 from attnprobe.store.validate import Records
 from attnprobe.verifying.findings import Finding, Report
@@ -43,8 +43,7 @@ def check_run(path: Path, progress: Progress | None = None) -> tuple[Report, Jou
     report.findings += journals.findings
     listed = unite(journals.whole)
     samples = _check_records(path, manifest, listed, report, journals)
-    dropped = journals.dropped
-    shards = [(one, name) for one in journals.whole for name in sorted(one.shards) if name not in dropped]
+    shards = list(_find_shards(report, journals))
     checks = Checks(path, manifest, listed.records)
     total, done, lock = sum(one.shards[name] for one, name in shards), 0, threading.Lock()
 
@@ -75,6 +74,20 @@ def check_run(path: Path, progress: Progress | None = None) -> tuple[Report, Jou
         )
     report.left = report.findings
     return report, journals
+
+
+def _find_shards(report: Report, journals: Journals) -> Iterator[tuple[Journalled, str]]:
+    """The shards that can be checked, each with the journal that lists it."""
+    dropped = journals.dropped
+    for one in journals.whole:
+        for name in sorted(one.shards.keys() - dropped):
+            try:
+                one.hashes[name]
+            except CorruptRun as error:
+                report.findings.append(Finding("journal", f"journal/{one.path.name}", str(error)))
+                journals.unhashed.add(name)
+            else:
+                yield one, name
 
 
 def _check_records(
@@ -113,8 +126,8 @@ def _note_twice(listed: Listed, journals: Journals) -> list[str]:
 
 def _note_others(path: Path, journals: Journals) -> list[str]:
     """Files that no journal lists, or that were set aside."""
-    listed = set[str]().union(*(one.shards for one in journals.whole))
-    dropped, bad = journals.dropped, {Path(name).stem for name in journals.bad}
+    listed, dropped = all_shards(journals.whole), journals.dropped
+    bad, writers = {Path(name).stem for name in journals.bad}, {one.writer: one for one in journals.whole}
     kinds: Counter[str] = Counter()
     for name in os.listdir(path / "shards") if (path / "shards").is_dir() else ():
         match = SHARD.fullmatch(name)
@@ -126,9 +139,18 @@ def _note_others(path: Path, journals: Journals) -> list[str]:
         elif writer is None:
             kinds["in shards/ that are no shards"] += 1
         elif writer not in bad:
-            journal = path / "journal" / f"{writer}.jsonl"
-            alive = journal.is_file() and is_live(journal)
-            kinds["of a writer that lives" if alive else "that no journal lists (a resume removes them)"] += 1
+            kinds[_unlisted(writers.get(writer))] += 1
     if (path / "aside").is_dir():
         kinds["in aside/"] += len(os.listdir(path / "aside"))
     return [f"{count} file{'s' * (count != 1)} {what}" for what, count in sorted(kinds.items()) if count]
+
+
+def _unlisted(writer: Journalled | None) -> str:
+    """What a shard is that its writer does not list, or not yet."""
+    if writer is None:
+        return "of a writer whose journal is not there"
+    if is_live(writer.path):
+        return "of a writer that lives"
+    if writer.host == host():
+        return "that no journal lists (a resume removes them)"
+    return "of a writer of another machine, unlisted (if it is gone, --repair --force removes them)"

@@ -7,7 +7,7 @@ from pathlib import Path
 from attnprobe.errors import CorruptRun
 from attnprobe.store.files import check_directory, read_plain
 from attnprobe.store.journal import is_live, parse_line
-from attnprobe.store.listed import Journalled, journal_files, read_journal
+from attnprobe.store.listed import Journalled, all_dropped, journal_files, read_journal
 from attnprobe.store.records import Record
 from attnprobe.verifying.findings import Finding
 
@@ -26,6 +26,8 @@ class Journals:
         Of a journal whose last line is damaged, the byte where that begins: it is read up to there.
     records
         Records of samples that make no sense, with their journals; found by who checks them.
+    unhashed
+        Shards whose checksums make no sense; found by who checks them.
     findings, notes
         As of a `Report`.
     """
@@ -34,13 +36,14 @@ class Journals:
     bad: list[str] = field(default_factory=list)
     cut: dict[str, int] = field(default_factory=dict)
     records: list[tuple[Record, Journalled]] = field(default_factory=list)
+    unhashed: set[str] = field(default_factory=set)
     findings: list[Finding] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     @property
     def dropped(self) -> set[str]:
         """Shards that were set aside."""
-        return set().union(*(one.dropped for one in self.whole))
+        return all_dropped(self.whole)
 
 
 def read_all(path: Path) -> Journals:

@@ -8,13 +8,12 @@ import os
 import re
 import secrets
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 
 from attnprobe.store import files
-from attnprobe.store.journal import Journal, host
-from attnprobe.store.leftovers import SHARD
-from attnprobe.store.listed import shards_of
+from attnprobe.store.journal import Journal, host, now
+from attnprobe.store.leftovers import SHARD, find_leftovers
+from attnprobe.store.listed import all_dropped, all_shards, shards_of
 from attnprobe.store.writers import refuse_living
 from attnprobe.verifying.findings import RECORDED, Finding
 from attnprobe.verifying.journals import Journals, read_all
@@ -31,7 +30,8 @@ def repair_run(path: Path, journals: Journals, findings: Sequence[Finding], forc
     path, journals, findings
         The run, and what a check found.
     force
-        Whether writers of other machines are taken to have ended.
+        Whether writers of other machines are taken to have ended. What they left unlisted is removed then, as a resume
+        on their machine would do.
 
     Raises
     ------
@@ -43,6 +43,7 @@ def repair_run(path: Path, journals: Journals, findings: Sequence[Finding], forc
         mover = _Mover(path)
         damaged, drop = set(journals.bad), set[str]()
         drop |= {one.file.removeprefix("shards/") for one in findings if one.problem not in RECORDED}
+        drop |= journals.unhashed
         for record, journal in journals.records:
             own = set(shards_of(record)) & journal.shards.keys()
             drop |= own
@@ -54,13 +55,14 @@ def repair_run(path: Path, journals: Journals, findings: Sequence[Finding], forc
             if name not in damaged:
                 mover.cut(path / "journal" / name, offset)
         whole = [one for one in journals.whole if one.path.name not in damaged]
-        listed = set[str]().union(*(one.shards for one in whole))
-        dropped = set[str]().union(*(one.dropped for one in whole))
+        listed, dropped = all_shards(whole), all_dropped(whole)
         mover.drop(sorted(drop & listed - dropped))
         dropped |= drop & listed
         orphans = {name for name in _shards_without_journal(path) if name not in listed}
         for name in sorted(dropped | orphans):
             mover.move(path / "shards" / name)
+        for file in find_leftovers(path, everywhere=True) if force else ():
+            mover.remove(file)
         return mover.done
 
 
@@ -119,6 +121,11 @@ class _Mover:
         files.sync_directory(file.parent)
         self.done.append(f"{file.relative_to(self._path)} is set aside as {to.relative_to(self._path)}")
 
+    def remove(self, file: Path) -> None:
+        """Remove a file."""
+        files.remove(file)
+        self.done.append(f"{file.relative_to(self._path)}, which no journal lists, is removed")
+
     def cut(self, journal: Path, offset: int) -> None:
         """Cut a journal, and keep what is cut off."""
         with files.read_plain(journal) as whole:
@@ -139,14 +146,10 @@ class _Mover:
         """Take shards off the list, in a journal of its own."""
         if not shards:
             return
-        start = {"started": _now(), "host": host(), "rank": 0, "world": 1, "repair": True}
+        start = {"started": now(), "host": host(), "rank": 0, "world": 1, "repair": True}
         journal = Journal(self._path / "journal" / f"{secrets.token_hex(4)}.jsonl", {"writer": start})
         try:
             journal.append({"dropped": list(shards)})
-            journal.append({"ended": _now()})
+            journal.append({"ended": now()})
         finally:
             journal.close()
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="microseconds")

@@ -8,8 +8,8 @@ from pathlib import Path
 import xxhash
 
 from attnprobe.errors import CorruptRun
+from attnprobe.store import files
 from attnprobe.store.base import READABLE
-from attnprobe.store.files import open_plain
 from attnprobe.store.header import ITEMSIZE, BadHeader, Entry, header_length, parse_header
 from attnprobe.verifying.findings import Counts, Finding
 from attnprobe.verifying.values import Check
@@ -53,7 +53,7 @@ class ShardCheck:
         """Check it; gives itself."""
         self.counts.shards += 1
         try:
-            file = open_plain(self._path)
+            file = files.open_plain(self._path)
         except (FileNotFoundError, NotADirectoryError):
             self._wrong("missing", "it is listed and not there")
             return self
@@ -79,8 +79,8 @@ class ShardCheck:
             self._wrong("size", f"it has {size:,} bytes, and should have {self._size:,}", offset=min(size, self._size))
             return
         try:
-            length = header_length(_pread(file, 8, 0), size)
-            text = _pread(file, length, 8)
+            length = header_length(files.read(file, 8, 0), size)
+            text = files.read(file, length, 8)
             entries = parse_header(text, size)
         except BadHeader as error:
             self._wrong("header", str(error), offset=0)
@@ -132,7 +132,7 @@ class ShardCheck:
         if any(one.part is not None for one in wanted):  # a list is one row, whatever its length
             step = max(item, CHUNK // item * item)
         for start in range(entry.start, entry.stop, step):
-            data = _pread(file, min(step, entry.stop - start), start)
+            data = files.read(file, min(step, entry.stop - start), start)
             digest.update(data)
             for check in checks:
                 check.feed(data, (start - entry.start) // item)
@@ -147,19 +147,3 @@ class ShardCheck:
                 more = f" ({wrong.count:,} such in this tensor)" if wrong.count > 1 else ""
                 self._wrong(problem, wrong.words + more, name, entry.start + wrong.first * item)
 
-
-def _pread(file: int, count: int, offset: int) -> bytes:
-    """All of some bytes.
-
-    Raises
-    ------
-    OSError
-        If the file ends before.
-    """
-    data = os.pread(file, count, offset)
-    while len(data) < count:
-        more = os.pread(file, count - len(data), offset + len(data))
-        if not more:
-            raise OSError(f"it ends at byte {offset + len(data):,}")
-        data += more
-    return data

@@ -8,6 +8,7 @@ import numpy as np
 
 from attnprobe.codes import BOUND, LEAST, decode
 from attnprobe.fields import decode_rows
+from attnprobe.pyramid import level_of
 from attnprobe.shapes import Bool, Float, Shaped
 from attnprobe.verifying.findings import Counts
 
@@ -201,7 +202,7 @@ def check_shares(problems: Problems, values: Float[np.ndarray, "..."], first: in
 
 
 class FieldCheck:
-    """A block of anything else: shares of a row, positions, or numbers that are finite or NaN.
+    """A block of anything else: shares of a row, or of cells of it, positions, or numbers that are finite or NaN.
 
     Parameters
     ----------
@@ -220,7 +221,8 @@ class FieldCheck:
     def feed(self, data: bytes, first: int) -> None:
         """Take some values."""
         stored: np.ndarray = np.frombuffer(data, self._raw)
-        if self._what in ("top", "top_rest"):
+        # The largest and the mean of shares are shares too, and so they are once rounded: bfloat16 has 0 and 1.
+        if self._what in ("top", "top_rest") or (level_of(self._what) is not None and not self._free):
             check_shares(self._problems, decode(stored, self._dtype).astype(np.float32, copy=False), first)
         elif self._what == "top_keys":
             outside = (stored < -1) | (stored >= self._keys)

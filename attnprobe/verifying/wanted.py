@@ -16,7 +16,7 @@ from attnprobe.selection import Indices
 from attnprobe.shapes import Float
 from attnprobe.store.base import Manifest
 from attnprobe.store.listed import Journalled
-from attnprobe.store.records import Record as Stored
+from attnprobe.store.records import Record
 from attnprobe.store.shard_file import RAW, ShardFiles
 from attnprobe.store.validate import PARTS, STORED
 from attnprobe.verifying.findings import Counts
@@ -26,7 +26,7 @@ from attnprobe.verifying.values import Check, FieldCheck, WeightsCheck
 KNOWS_SINKS = 4  # the format from which on a block tells of a learned sink
 KNOWS_ROUTES = 3  # and a site of its route
 SINKS = 8  # arrays of sinks' masses that are held
-Record = Mapping[str, Any]
+Parsed = Mapping[str, Any]  # a record, or a part of one
 
 
 @dataclass(frozen=True)
@@ -49,10 +49,10 @@ class Wanted:
     dtype: str
     shape: tuple[int, ...] | None
     index: int
-    record: Record
-    part: tuple[Record, str] | None = None
-    field: Record | None = None
-    block: Record | None = None
+    record: Parsed
+    part: tuple[Parsed, str] | None = None
+    field: Parsed | None = None
+    block: Parsed | None = None
 
     @property
     def site(self) -> str | None:
@@ -60,7 +60,7 @@ class Wanted:
         return None if self.field is None else str(self.field["site"])
 
 
-def tensors_of(index: int, record: Record) -> Iterator[tuple[str, Wanted]]:
+def tensors_of(index: int, record: Parsed) -> Iterator[tuple[str, Wanted]]:
     """The tensors of a sample whose record was checked, and the shards that they should be in."""
     for sequence in record["sequences"].values():
         for part in PARTS:
@@ -89,7 +89,7 @@ class Checks:
         Its samples by number, with the journal that each comes from.
     """
 
-    def __init__(self, path: Path, manifest: Manifest, records: Mapping[int, tuple[Stored, Journalled]]) -> None:
+    def __init__(self, path: Path, manifest: Manifest, records: Mapping[int, tuple[Record, Journalled]]) -> None:
         self._manifest, self._records = manifest, records
         self._sites = {site.key: site for site in manifest.sites}
         self._files = ShardFiles(path / "shards")
@@ -125,7 +125,7 @@ class Checks:
         keep = self._manifest.keep
         return group < len(keep) and Indices.parse(keep[group].get("keys", "all"), "keys").everything
 
-    def _is_free(self, field: Record) -> bool:
+    def _is_free(self, field: Parsed) -> bool:
         """Whether a field is a measure of the user's own, whose values may be any."""
         keep, group = self._manifest.keep, field["group"]
         measures = keep[group].get("measures", ()) if group < len(keep) else ()
