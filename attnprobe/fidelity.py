@@ -131,10 +131,9 @@ def _finite(value: Any) -> Any:
 
 
 def _checked(record: Mapping[str, Any]) -> SiteFidelity:
-    one = SiteFidelity(**record)
-    missing = [name for name in ("row_sum", "lost") if getattr(one, name) is None]
-    missing += ["difference"] if one.difference is None and not one.reason else []  # with a reason, none was taken
-    one = replace(one, **dict.fromkeys(missing, math.nan))
+    taken = ("row_sum", "lost") if record.get("reason") else ("difference", "row_sum", "lost")
+    nan = {name: math.nan for name in taken if name in record and record[name] is None}
+    one = SiteFidelity(**{**record, **nan})
     numbers = (0.0 if one.difference is None else one.difference, one.row_sum, one.lost)
     if not all(isinstance(n, float) for n in numbers) or not isinstance(one.dtype, str):
         raise ValueError(f"{record!r} is no site's")

@@ -203,6 +203,14 @@ class StoreContract:
             read = whole_map(reader, (0, 1, 3), range(8), index=index)
             np.testing.assert_array_equal(read, block(range(8), 8, seed=index).values)
 
+    def test_a_sample_is_found_by_its_id(self, made: Made) -> None:
+        for index, name in ((2, "a"), (5, "b"), (1, "b")):
+            made.writer.write(field(index), block(range(8), 8, seed=index))
+            made.writer.commit(Sample(index, name, {"main": TokenSequence(8)}, 8, named=True))
+        reader = made.read()
+        found = [reader.find(name) for name in ("a", "b", "c")]
+        assert [one and one.index for one in found] == [2, 1, None]  # of two the first
+
     def test_what_was_not_kept_is_refused_and_what_was_is_named(self, made: Made) -> None:
         reader = write(made, field(), [block((0, 1, 5), 8), block((6,), 8, heads=(1,))])
         of, pieces = only_field(reader)

@@ -4,6 +4,8 @@ import bz2
 import gzip
 import json
 import lzma
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,6 +21,7 @@ from pyarrow import parquet
 
 from attnprobe.corpus import Batcher, Corpus, Files, Hub, Row, Tally, find_files, read_hub_name
 from attnprobe.corpus.rows import DONE, ID_TWICE, NO_ID, NO_JSON, NO_TEXT, NOT_TEXT
+from attnprobe.corpus.tables import read_tables
 from attnprobe.errors import AttnprobeError, SelectionError
 from attnprobe.workers import Workers
 
@@ -352,6 +355,82 @@ def test_few_rows_are_read_ahead() -> None:
 
     first = next(Batcher(encode, batch=4).batches(rows(), Tally()))
     assert len(first) == 4 and taken == 64
+
+
+def test_long_texts_are_not_read_ahead_as_far() -> None:
+    taken = 0
+
+    def rows() -> Any:
+        nonlocal taken
+        for number in range(100):
+            taken += 1
+            yield Row(number, str(number), "x" * (1 << 20))
+
+    first = next(Batcher(encode, batch=4, max_tokens=3).batches(rows(), Tally()))
+    assert len(first) == 4 and taken == 4
+
+
+def test_few_characters_are_encoded_together_and_no_more_tokens_made_than_tell_that_a_text_is_cut() -> None:
+    asked: list[tuple[int, int, int | None]] = []
+
+    def watched(texts: list[str], most: int | None) -> list[list[int]]:
+        asked.append((len(texts), sum(map(len, texts)), most))
+        return encode(texts, most)
+
+    lengths = (600_000, 10, 200_000, 300_000, 20, 524_288, 1)
+    rows = [Row(number, str(number), "x" * length) for number, length in enumerate(lengths)]
+    tally = Tally()
+    found = list(Batcher(watched, max_tokens=30, window=12).batches(rows, tally))
+    together = [one for one in asked if one[2] == 13]
+    assert together == [(1, 600_000, 13), (4, 500_030, 13), (1, 524_288, 13), (1, 1, 13)]
+    assert {one[2] for one in asked if one not in together} == {12}
+    assert sorted(len(piece.ids) for batch in found for piece in batch) == [2, 11, 12, 12, 12, 12, 12]
+    assert tally.cut == 5
+
+
+def test_a_text_of_just_so_many_tokens_is_whole() -> None:
+    tally = Tally()
+    assert batches(["aaa", "bbbb"], tally, window=4) == [["aaa", "bbb"]]
+    assert tally.cut == 1
+    assert batches(["aaa", "bbbb"], tally, window=4, long="skip") == [["aaa"]]
+    assert batches(["aaa"], tally, window=4, long="fail") == [["aaa"]]
+
+
+LONG_TEXTS = """
+import resource
+from attnprobe import demo
+from attnprobe.corpus import Batcher, Row, Tally
+
+tokenizer = demo.load()[1]
+text = " ".join((demo.text().split() * 200)[:100_000])
+
+def encode(texts, most):
+    cut = {} if most is None else {"truncation": True, "max_length": most}
+    return tokenizer(texts, verbose=False, **cut)["input_ids"]
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+
+encode(["a rose"], 4)
+before = peak()
+rows = (Row(number, str(number), f"{number} {text}") for number in range(24))
+(*batches,) = Batcher(encode, batch=2, max_tokens=512).batches(rows, Tally())
+print(len(text), sum(map(len, batches)), peak() - before)
+"""
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_texts_that_are_cut() -> None:
+    """Encoded whole and together, these 12 MB of text take 700 MiB and more."""
+    done = subprocess.run([sys.executable, "-c", LONG_TEXTS], capture_output=True, text=True, check=True)
+    characters, rows, mebibytes = map(int, done.stdout.split())
+    assert characters > 400_000 and rows == 24
+    assert mebibytes < 250
+
+
+def test_tables_have_few_rows(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", [str(number) for number in range(250)])
+    assert [table.num_rows for table in read_tables(files(path), ["text"])] == [100, 100, 50]
 
 
 def test_texts_are_cut_by_the_tokenizer_and_not_by_a_slice() -> None:

@@ -13,10 +13,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
+from corpus_checks import listed
 from fault_checks import incomplete, problems
 
 import attnprobe as ap
+from attnprobe import demo
 
 ROLES = ("main", "ring", "listing")
 CALLS = ("pwrite64", "fsync", "rename", "link", "unlink", "ftruncate", "mkdir", "openat")
@@ -215,9 +218,11 @@ main()
 """
 
 
-def capture(run: Path, *before: str, start: tuple[str, ...] = ("-m", "attnprobe.cli")) -> Any:
+def capture(
+    run: Path, *before: str, start: tuple[str, ...] = ("-m", "attnprobe.cli"), of: tuple[Any, ...] = ("--text", TEXT)
+) -> Any:
     """Run ``attnprobe capture``."""
-    command = [*before, sys.executable, *start, "capture", "demo", "--text", TEXT, "-o", str(run)]
+    command = [*before, sys.executable, *start, "capture", "demo", *map(str, of), "-o", str(run)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
 
@@ -235,7 +240,7 @@ def test_a_failing_disk_ends_a_capture_with_one_line(tracing: None, tmp_path: Pa
 
 @pytest.fixture
 def full(tmp_path: Path) -> Iterator[Path]:
-    """A file system with next to no room."""
+    """A file system of its own with next to no room, which `resize` gives it."""
     place = tmp_path / "full"
     place.mkdir()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=160k", "tmpfs", str(place)], capture_output=True)
@@ -245,13 +250,48 @@ def full(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(place)], check=True)
 
 
+def resize(place: Path, size: str) -> None:
+    subprocess.run(["mount", "-o", f"remount,size={size}", str(place)], check=True)
+
+
 @pytest.mark.slow
 def test_a_full_disk_ends_a_capture_with_one_line_and_a_run_that_resumes(full: Path) -> None:
     failed = capture(full / "run", start=("-c", LATER_FULL))
     assert failed.returncode == 1 and failed.stdout == ""
     line = failed.stderr.splitlines()[-1]
     assert re.fullmatch(r"error: cannot write .*No space left on device.*[Ff]ree space.*", line)
-    subprocess.run(["mount", "-o", "remount,size=64m", str(full)], check=True)
+    resize(full, "64m")
     again = capture(full / "run")
     assert again.returncode == 0, again.stderr
     assert len(ap.open(full / "run")) == 1
+
+
+@pytest.mark.slow
+def test_a_corpus_that_filled_the_disk_is_gone_on_with_once_there_is_room(full: Path, tmp_path: Path) -> None:
+    """Rows that were listed before the disk was full are kept and not redone, all others are recorded once."""
+    words = demo.text().split()
+    texts = [" ".join(words[7 * n : 7 * n + 200]) for n in range(24)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    of = ("--dataset", tmp_path / "rows.jsonl", "--max-tokens", 192, "--batch", 4, "--resume", "--json")
+    resize(full, "50m")
+    failed = capture(full / "run", start=("-c", LATER_FULL), of=of)
+    assert failed.returncode == 1 and failed.stdout == ""
+    line = failed.stderr.splitlines()[-1]
+    assert re.fullmatch(r"error: cannot write .*No space left on device.*[Ff]ree space.*", line)
+    assert "the same command with --resume goes on" in failed.stderr
+    first = {sample.id for sample in ap.open(full / "run").samples}
+    assert 0 < len(first) < len(texts)
+    before = {file.name: file.read_bytes() for file in (full / "run" / "shards").glob("*.safetensors")}
+    resize(full, "200m")
+    again = capture(full / "run", of=of)
+    assert again.returncode == 0, again.stderr
+    figures = json.loads(again.stdout)
+    assert (figures["rows"], figures["done"]) == (len(texts) - len(first), len(first))
+    assert listed(full / "run") == Counter(map(str, range(len(texts))))
+    assert not list((full / "run").rglob("*.partial"))
+    assert all((full / "run" / "shards" / name).read_bytes() == data for name, data in before.items())
+    assert capture(tmp_path / "whole", of=of).returncode == 0
+    run, whole = ap.open(full / "run"), ap.open(tmp_path / "whole")
+    for number in range(len(texts)):
+        np.testing.assert_allclose(run.sample(number).layer_array(2), whole.sample(number).layer_array(2), atol=1e-6)
+    assert ap.verify(full / "run").findings == []

@@ -1,5 +1,7 @@
 """What `rec.fidelity` says: fine where weights are the kernel's, off where not, nothing where that cannot be."""
 
+import json
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -7,6 +9,7 @@ from typing import Any
 import models
 import pytest
 import torch
+from test_format import restore
 from transformers import GPTJConfig, GPTJForCausalLM
 
 import attnprobe as ap
@@ -75,13 +78,49 @@ def test_what_a_storage_dtype_loses_is_told() -> None:
 @pytest.mark.parametrize(
     "text", ["[]", '{"a": {}}', '{"a": {"dtype": "float32", "difference": "x", "row_sum": 0.0, "lost": 0.0}}']
 )
+def test_a_file_that_makes_no_sense_is_refused(text: str, tmp_path: Path) -> None:
+    run = restore(3, tmp_path / "run")  # the last format that had it
+    assert ap.open(run).fidelity
+    (run / FILE).write_text(text)
+    with pytest.raises(ap.CorruptRun, match=r"fidelity\.json.* makes no sense"):
+        ap.open(run)
+
+
+def test_what_is_no_number_is_null_in_a_journal_and_none_when_it_is_read() -> None:
+    nan = float("nan")
+    found = Fidelity(
+        {
+            "a": SiteFidelity("float32", nan, 0.0, 0.0),
+            "b": SiteFidelity("float16", 1e-7, float("inf"), nan),
+            "c": SiteFidelity("float16", None, 1e-7, 0.0, "dropout"),
+        }
+    )
+    text = json.dumps(found.describe(), allow_nan=False)
+    assert json.loads(text)["a"] == {"dtype": "float32", "difference": None, "row_sum": 0.0, "lost": 0.0, "reason": ""}
+    read = Fidelity.read(json.loads(text), Path("x"))
+    assert read.off == found.off == ("a", "b")
+    assert math.isnan(read["a"].difference or 0) and math.isnan(read["b"].row_sum) and math.isnan(read["b"].lost)
+    assert read["c"] == found["c"] and read["c"].fine
+    assert read.worst is not None and math.isnan(read.worst)
+    old = Fidelity.read(json.loads(json.dumps({"a": vars(found["a"])})), Path("x"))  # earlier versions wrote NaN
+    assert math.isnan(old["a"].difference or 0)
+
+
 @torch.no_grad()
-def test_a_file_that_makes_no_sense_is_refused(model: Any, text: str, tmp_path: Path) -> None:
-    with ap.record(model, to=tmp_path / "run"):
+def test_a_recording_whose_weights_are_none_keeps_that_as_json(tmp_path: Path) -> None:
+    model = models.gpt2()
+    model.transformer.h[0].attn.c_attn.weight.fill_(torch.nan)
+    with pytest.warns(ap.RecordingWarning), ap.record(model, layers="0", to=tmp_path / "run"):
         model(models.ids(1, 5), use_cache=False)
-    (tmp_path / "run" / FILE).write_text(text)
-    with pytest.raises(ap.CorruptRun, match=r"fidelity\.json makes no sense"):
-        ap.open(tmp_path / "run")
+    (file,) = (tmp_path / "run" / "journal").iterdir()
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is no JSON")
+
+    for line in file.read_bytes().splitlines():
+        json.loads(line[9:], parse_constant=refuse)
+    fidelity = ap.open(tmp_path / "run").fidelity
+    assert fidelity is not None and fidelity.off == ("transformer.h.0.attn",)
 
 
 def test_a_difference_that_is_no_number_stays() -> None:

@@ -18,6 +18,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from store_contract import MANIFEST, block, field, only_field, sample, whole_map
+from transformers import GPT2Config, GPT2LMHeadModel
 
 import attnprobe as ap
 from attnprobe import demo
@@ -135,6 +136,47 @@ def test_another_device_version_or_time_does_not_matter(tmp_path: Path) -> None:
     assert DirectoryReader(tmp_path / "run").manifest.created == MANIFEST.created
 
 
+HASHED = {**MANIFEST.model, "config_xxh3": "12", "parameters_xxh3": "34"}
+
+
+def test_a_model_of_the_same_hashes_is_the_same_by_any_name(tmp_path: Path) -> None:
+    start(tmp_path / "run", replace(MANIFEST, model={**HASHED, "name": "./model"})).close()
+    start(tmp_path / "run", replace(MANIFEST, model={**HASHED, "name": "/home/me/model"})).close()
+    for other in ({"config_xxh3": "13"}, {"parameters_xxh3": "35"}, {"parameters_xxh3": None}, {"revision": "b"}):
+        with pytest.raises(StoreError, match="of another model"):
+            start(tmp_path / "run", replace(MANIFEST, model={**HASHED, "name": "/home/me/model", **other}))
+
+
+def test_a_name_matters_where_a_hash_is_missing(tmp_path: Path) -> None:
+    unknown = {**HASHED, "parameters_xxh3": None}  # as of a model whose parameters are elsewhere
+    start(tmp_path / "run", replace(MANIFEST, model={**unknown, "name": "./model"})).close()
+    with pytest.raises(StoreError, match="name was './model' and is './other'"):
+        start(tmp_path / "run", replace(MANIFEST, model={**unknown, "name": "./other"}))
+
+
+def test_a_model_that_is_read_from_two_paths_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    GPT2LMHeadModel(GPT2Config(n_layer=1, n_head=2, n_embd=8, n_positions=16, vocab_size=50)).save_pretrained(
+        tmp_path / "model"
+    )
+    monkeypatch.chdir(tmp_path)
+    for number, path in enumerate(("./model", str(tmp_path / "model"))):
+        model = GPT2LMHeadModel.from_pretrained(path)
+        with ap.record(model, to=tmp_path / "run", resume=True) as rec, rec.sample(id=str(number)):
+            model(torch.ones(1, 4, dtype=torch.long), use_cache=False)
+    assert [one.id for one in ap.open(tmp_path / "run").samples] == ["0", "1"]
+
+
+def test_a_journal_takes_no_number_that_json_lacks(tmp_path: Path) -> None:
+    writer = start(tmp_path / "run")
+    (file,) = (tmp_path / "run" / "journal").iterdir()
+    before = file.read_bytes()
+    for number in (float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="JSON"):
+            writer._journal.append({"ended": "now", "mine": number})
+    assert file.read_bytes() == before
+    writer.close()
+
+
 def test_a_run_of_an_older_format_is_not_gone_on_with(tmp_path: Path) -> None:
     start(tmp_path / "run").close()
     file = tmp_path / "run" / "manifest.json"
@@ -235,7 +277,7 @@ def test_what_a_killed_writer_left_is_cleared_and_a_living_one_is_let_be(tmp_pat
     assert partials and find_leftovers(run) == []
     start(run).close()
     assert sorted(run.glob("shards/*.partial")) == partials  # it lives
-    assert find_leftovers(run, everywhere=True) == partials
+    assert find_leftovers(run, everywhere=True) == []
     living.communicate("die\n")
     assert living.returncode == -9
     assert find_leftovers(run) == partials

@@ -24,6 +24,7 @@ from attnprobe.store import directory, files, journal
 from attnprobe.store.base import Manifest
 from attnprobe.store.copying import copy_run, merge_runs
 from attnprobe.store.deleting import delete_run
+from attnprobe.store.directory import DirectoryWriter
 from attnprobe.store.read_directory import DirectoryReader
 from attnprobe.verifying.findings import RECORDED
 
@@ -288,6 +289,43 @@ def test_what_is_no_run_is_not_deleted(run: Path, tmp_path: Path, name: str) -> 
         result = call("runs", "delete", path, "--yes")
         assert result.exit_code == 1 and "is not a run of attnprobe" in result.stderr
     assert (run / name).exists() and len(ap.open(run)) == 3
+
+
+@pytest.mark.parametrize("name", ["shards/thesis.tex", "journal/notes.jsonl.txt", "aside/thesis.tex", "shards/.git/x"])
+def test_what_lies_within_a_runs_directories_is_not_deleted(run: Path, tmp_path: Path, name: str) -> None:
+    (run / name).parent.mkdir(exist_ok=True)
+    (run / name).write_text("mine")
+    before = content(run)
+    result = call("runs", "delete", run, "--yes")
+    assert result.exit_code == 1 and "holds other files too; nothing is deleted" in result.stderr
+    with pytest.raises(RunExists, match="is not overwritten"):
+        start_anew(run)
+    (run / "manifest.json").rename(tmp_path / "manifest.json")  # as where a deletion was interrupted
+    assert call("runs", "delete", run, "--yes").exit_code == 1
+    (tmp_path / "manifest.json").rename(run / "manifest.json")
+    assert content(run) == before
+
+
+def start_anew(run: Path) -> None:
+    DirectoryWriter(run, MANIFEST, overwrite=True).close()
+
+
+def test_a_run_that_was_repaired_in_every_way_is_deleted(run: Path) -> None:
+    (file,) = (run / "journal").iterdir()
+    for _ in range(2):  # so that names in aside/ are there twice
+        aside = run / "aside"
+        aside.mkdir(exist_ok=True)
+        for name in (f"{file.name}", f"{file.name}.1", f"{file.name}.cut", f"{file.name}.cut.1"):
+            (aside / name).write_bytes(b"")
+    first, second, *_ = sorted((run / "shards").iterdir())
+    first.write_bytes(first.read_bytes()[:-1] + b"\xff")
+    repair(run)
+    (aside / f"{first.name}.1").write_bytes(b"")
+    (run / "shards" / f"{file.stem}-00009.safetensors.partial").write_bytes(b"")
+    (run / "shards" / f"{file.stem}.pyramid.partial").write_bytes(b"")
+    assert (aside / first.name).exists() and second.exists()
+    delete_run(run)
+    assert not run.exists()
 
 
 def test_a_damaged_run_is_deleted_too(run: Path) -> None:

@@ -179,6 +179,50 @@ def test_one_name_is_for_one_sample(model: Any) -> None:
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("to", [None, "run"])
+def test_samples_that_are_told_no_place_take_those_that_are_free(model: Any, to: Any, tmp_path: Any) -> None:
+    with ap.record(model, to=to and tmp_path / to) as rec:
+        with rec.sample(id="x", index=1):
+            model(models.ids(1, 4), use_cache=False)
+        for length in (5, 6):
+            model(models.ids(1, length), use_cache=False)
+        with rec.sample(index=[4, 3]):
+            model(models.ids(2, 7), use_cache=False)
+        model(models.ids(2, 8), use_cache=False)
+    found = [(s.index, s.id, s.main.length) for s in rec.run.samples]
+    assert found == [(0, "0", 5), (1, "x", 4), (2, "2", 6), (3, "3", 7), (4, "4", 7), (5, "5", 8), (6, "6", 8)]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("growing", [False, True])
+def test_a_place_that_is_told_twice_is_refused_and_the_rest_goes_on(model: Any, growing: bool, tmp_path: Any) -> None:
+    with ap.record(model, to=tmp_path / "run") as rec:
+        model(models.ids(1, 4), use_cache=False)
+        with rec.sample(index=2):
+            cache = model(models.ids(1, 5), use_cache=growing).past_key_values
+        for places in (0, 2):
+            with pytest.raises(ap.UnsupportedCall, match=rf"index={places}\): an earlier sample .* has that place"):
+                with rec.sample(index=[7, places]):
+                    model(models.ids(2, 6), use_cache=False)
+        with rec.sample(index=[7, 8]):
+            model(models.ids(2, 6), use_cache=False)
+        del cache
+    assert [(s.index, s.main.length) for s in rec.run.samples] == [(0, 4), (2, 5), (7, 6), (8, 6)]
+
+
+@torch.no_grad()
+def test_a_place_is_free_again_where_nothing_was_kept(model: Any, tmp_path: Any) -> None:
+    with ap.record(model, to=tmp_path / "run") as rec:
+        with pytest.raises(IndexError), rec.sample(id="a", index=3):
+            model(torch.full((1, 4), 10_000))
+        with rec.paused(), rec.sample(id="a", index=3):
+            model(models.ids(1, 5), use_cache=False)
+        with rec.sample(id="a", index=3):
+            model(models.ids(1, 6), use_cache=False)
+    assert [(s.index, s.id, s.main.length) for s in rec.run.samples] == [(3, "a", 6)]
+
+
+@torch.no_grad()
 def test_a_failed_forward_that_is_caught_leaves_the_others_whole(model: Any) -> None:
     with ap.record(model) as rec:
         model(models.ids(1, 5))

@@ -22,7 +22,7 @@ from safetensors.torch import load_file  # noqa: E402
 from store_contract import MANIFEST, Made, block, field, only_field, sample, whole_map  # noqa: E402
 
 import attnprobe as ap  # noqa: E402
-from attnprobe.errors import CorruptRun, RunExists, StoreError  # noqa: E402
+from attnprobe.errors import CorruptRun, NotKept, RunExists, StoreError  # noqa: E402
 from attnprobe.fields import Block, Field, TokenSequence, decode_rows, encode_rows  # noqa: E402
 from attnprobe.store import directory, files, shard, shard_file, target, validate_fields  # noqa: E402
 from attnprobe.store.directory import DirectoryWriter  # noqa: E402
@@ -30,6 +30,7 @@ from attnprobe.store.join import BLOCK, RowJoiner  # noqa: E402
 from attnprobe.store.journal import whole_lines  # noqa: E402
 from attnprobe.store.memory import MemoryStore  # noqa: E402
 from attnprobe.store.read_directory import DirectoryReader  # noqa: E402
+from attnprobe.store.records import Record  # noqa: E402
 
 Make = Callable[[], Made]
 
@@ -240,6 +241,27 @@ def test_overwriting_what_is_no_run_is_refused_and_deletes_nothing(tmp_path: Pat
     with pytest.raises(RunExists, match="is not a run of attnprobe, so it is not overwritten"):
         on_disk(tmp_path, overwrite=True)
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == files
+
+
+def test_samples_are_found_by_id_without_reading_the_others(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = []
+    load = Record.load
+    monkeypatch.setattr(Record, "load", lambda self: loaded.append(self.id) or load(self))
+    assert ap.open(run).sample("s1").sample.index == 1
+    assert loaded == ["s1"]
+    with pytest.raises(NotKept, match="there is no sample 'x'; there are s0, s1"):
+        ap.open(run).sample("x")
+
+
+def test_the_records_that_are_held_are_those_used_last(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("attnprobe.store.read_directory.DECODED", 2)
+    reader = DirectoryReader(run)
+    loaded = []
+    load = Record.load
+    monkeypatch.setattr(Record, "load", lambda self: loaded.append(self.index) or load(self))
+    for index in (0, 1, 0, 2, 0, 1):
+        reader.sample(index)
+    assert loaded == [0, 1, 2, 1]
 
 
 def test_overwriting_a_link_to_a_run_is_refused(run: Path, tmp_path: Path) -> None:

@@ -391,6 +391,35 @@ def test_without_the_mass_of_its_sink_a_row_may_sum_to_anything_up_to_1(tmp_path
     assert {one.problem for one in ap.verify(tmp_path / "run").findings} == {"row sum", "causality"}
 
 
+def put_level(run: Path, values: torch.Tensor, what: str = "pyramid_max(2)") -> str:
+    """A run of a map whose level holds some values; gives the tensor's name."""
+    writer = DirectoryWriter(run, MANIFEST)
+    level = replace(field(heads=(0,)), what=what, axes=("query_cell", "key_cell"), dtype="bfloat16")
+    writer.write(level, Block((0,), range(2), 0, values.view(1, 2, -1).bfloat16()))
+    writer.commit(sample(0, 8))
+    writer.close()
+    return f"{level.name}/00000"
+
+
+@pytest.mark.parametrize("what", ["pyramid_max(2)", "pyramid_mean(2)"])
+@pytest.mark.parametrize(
+    ("value", "problem"),
+    [(torch.nan, "nan"), (torch.inf, "infinite"), (-torch.inf, "infinite"), (-0.5, "negative"), (1.0078125, "above 1")],
+)
+def test_cells_of_levels_are_shares_too(tmp_path: Path, what: str, value: float, problem: str) -> None:
+    tensor = put_level(tmp_path / "run", torch.tensor([0, 0.25, 1, value]), what)
+    found = only(tmp_path / "run")
+    assert (found.problem, found.tensor) == (problem, tensor)
+    base, entries = header(shards(tmp_path / "run")[0])
+    assert found.offset == base + entries[tensor]["data_offsets"][0] + 3 * 2
+
+
+def test_cells_that_are_rounded_raise_no_alarm(tmp_path: Path) -> None:
+    """Weights may be above 1 by what a softmax in float32 is off; the nearest number of bfloat16 is 1."""
+    put_level(tmp_path / "run", torch.tensor([1 + 9e-6, 1 - 1e-9, 2.0**-133, 0]))
+    assert ap.verify(tmp_path / "run").findings == []
+
+
 def test_measures_of_ones_own_may_be_infinite_and_levels_of_maps_may_not(tmp_path: Path) -> None:
     own = {"what": "measures", "measures": [{"name": "mine", "unit": "", "axes": ["query"], "own": True}]}
     writer = DirectoryWriter(tmp_path / "run", replace(MANIFEST, keep=(*MANIFEST.keep, own)))
@@ -401,8 +430,10 @@ def test_measures_of_ones_own_may_be_infinite_and_levels_of_maps_may_not(tmp_pat
     writer.write(level, Block((0,), range(2), 0, values[:, 1:].bfloat16()))
     writer.commit(sample(0, 8))
     writer.close()
-    found = only(tmp_path / "run")
-    assert (found.problem, found.tensor) == ("infinite", f"{level.name}/00000")
+    found = ap.verify(tmp_path / "run").findings
+    assert [(one.problem, one.tensor) for one in found] == [
+        (problem, f"{level.name}/00000") for problem in ("infinite", "nan")
+    ]
 
 
 @pytest.mark.parametrize("at_once", [1, 40, 256])
@@ -576,6 +607,37 @@ def test_records_that_make_no_sense_are_named(run: Path) -> None:
     write_lines(file, records)
     found = only(run)
     assert (found.problem, found.file, found.sample) == ("record", f"journal/{file.name}", "s0")
+
+
+@pytest.mark.parametrize("hashes", [{"x": 1}, {"x": None}, [], "x", 7, None])
+@pytest.mark.parametrize("separators", [(",", ":"), (", ", ": ")])
+def test_checksums_that_make_no_sense_are_named(run: Path, hashes: Any, separators: tuple[str, str]) -> None:
+    (file,) = journals(run)
+    records = lines(file)
+    bad = records[2]["shards"][0]
+    bad["xxh3_64"] = hashes
+    texts = [json.dumps(one, separators=separators).encode() for one in records]
+    file.write_bytes(b"".join(b"%08x %s\n" % (zlib.crc32(text), text) for text in texts))
+    found = only(run)
+    assert (found.problem, found.file) == ("journal", f"journal/{file.name}")
+    assert "make no sense" in found.message or "makes no sense" in found.message
+    assert call("verify", run).exit_code == 3
+
+
+def test_a_shard_whose_checksums_make_no_sense_is_set_aside_and_redone(corpus: Path) -> None:
+    before, owner = maps(corpus), samples_by_shard(corpus)
+    bad = next(name for name, one in owner.items() if one == "t1")
+    file = corpus / "journal" / f"{bad.partition('-')[0]}.jsonl"
+    records = lines(file)
+    (shard,) = (one for line in records for one in line.get("shards", ()) if one["file"] == bad)
+    shard["xxh3_64"] = dict.fromkeys(shard["xxh3_64"], 1)
+    write_lines(file, records)
+    report = ap.verify(corpus, repair=True)
+    assert report.ok and [one.problem for one in report.findings] == ["journal"]
+    assert [path.name for path in (corpus / "aside").iterdir()] == [bad]
+    assert ap.verify(corpus).findings == []
+    assert record_texts(corpus, TEXTS) == ("t1",)
+    assert all(np.array_equal(maps(corpus)[name], values) for name, values in before.items())
 
 
 def test_a_journal_that_is_there_twice_is_named(run: Path) -> None:
@@ -802,6 +864,36 @@ def test_writers_of_other_machines_are_taken_to_live_unless_one_knows_better(
     with pytest.raises(StoreError, match=r"of another machine has not ended, so it is not repaired; .*--force"):
         ap.verify(corpus, repair=True)
     assert ap.verify(corpus, repair=True, force=True).ok
+
+
+@pytest.mark.slow
+def test_what_a_writer_of_another_machine_left_is_removed_where_one_knows_better(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No resume here dares to, and a repair only with `force`; files without any journal are let be."""
+    run = tmp_path / "run"
+    killed(run, listed=True).wait()
+    left = sorted(run.glob("shards/*.partial"))
+    lost = run / "shards" / "0123abcd-00000.safetensors"
+    lost.write_bytes(b"who knows")
+    whole = set(shards(run)) - {*left, lost}
+    assert left and whole
+    monkeypatch.setattr(journal, "host", lambda: "another")
+    for module in ("store.directory", "store.leftovers", "store.writers", "verifying.check"):
+        monkeypatch.setattr(f"attnprobe.{module}.host", lambda: "another")
+    start(run).close()
+    assert {*left, lost} <= set(shards(run))
+    notes = ap.verify(run).notes
+    assert any(note.startswith(f"{len(left)} file") and "another machine" in note for note in notes)
+    assert any(note == "1 file of a writer whose journal is not there" for note in notes)
+    assert not any("a resume removes" in note for note in notes)
+    report = ap.verify(run, repair=True, force=True)
+    assert [line for line in report.aside if "is removed" in line] == [
+        f"shards/{one.name}, which no journal lists, is removed" for one in left
+    ]
+    assert set(shards(run)) == {lost, *whole}
+    assert [one.id for one in ap.open(run).samples] == ["a", "b"]
+    assert not any("another machine" in note for note in ap.verify(run).notes)
 
 
 OPERATIONS = ("create", "write", "truncate", "sync", "close", "rename", "remove", "sync_directory")

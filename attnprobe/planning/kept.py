@@ -95,7 +95,7 @@ def _write_prompt(
                 if kind not in apart:
                     apart[kind] = list(_blocks(kept, tiles, samples)), Joining(float("inf"))
                     for sample, block in apart[kind][0]:
-                        apart[kind][1].write((), sample, block)
+                        apart[kind][1].write(_place(site, kept, tiles), sample, block)
                 joining.write_alike(_place(site, kept, tiles), *apart[kind])
 
 

@@ -258,7 +258,9 @@ def holds_own(path: Path) -> bool:
     """Whether a run's directories, as far as they are there, are no links and hold only what attnprobe puts there."""
     there = [part for name in _WITHIN if os.path.lexists(part := path / name)]
     return all(
-        part.is_dir() and not part.is_symlink() and all(_WITHIN[part.name].fullmatch(one.name) for one in part.iterdir())
+        part.is_dir()
+        and not part.is_symlink()
+        and all(_WITHIN[part.name].fullmatch(one.name) for one in part.iterdir())
         for part in there
     )
 

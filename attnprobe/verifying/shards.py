@@ -146,4 +146,3 @@ class ShardCheck:
             for problem, wrong in sorted(check.finish().found.items(), key=lambda pair: (pair[1].first, pair[0])):
                 more = f" ({wrong.count:,} such in this tensor)" if wrong.count > 1 else ""
                 self._wrong(problem, wrong.words + more, name, entry.start + wrong.first * item)
-
