@@ -27,7 +27,8 @@ Promise = Callable[[Iterable[str]], None]
 
 def make_small(change: Callable[[object, str, Any], None], in_turn: bool = True) -> None:
     """Small shards in small writes; `in_turn` one after the other, so that they come in one order always."""
-    change(shard, "HEADER", ROOM)
+    for module, name in ((shard, "HEADER"), (directory, "HEADER"), (directory, "LARGEST_HEADER")):
+        change(module, name, ROOM)
     change(shard, "SIZE", ROOM + 2000)
     change(directory, "Ring", functools.partial(Ring, buffers=4, size=1000, threads=1 if in_turn else 2))
     if in_turn:

@@ -131,7 +131,7 @@ def write_run(path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ids, minutes = iter(("00000001", "00000002")), iter(range(10))
     monkeypatch.setattr(directory.secrets, "token_hex", lambda count: next(ids))
     monkeypatch.setattr(directory, "host", lambda: "0123456789abcdef")
-    monkeypatch.setattr(directory, "_now", lambda: f"2026-01-01T00:0{next(minutes)}:00.000000+00:00")
+    monkeypatch.setattr(directory, "now", lambda: f"2026-01-01T00:0{next(minutes)}:00.000000+00:00")
     first = DirectoryWriter(path, MANIFEST, held=0, resume=True, workers=(0, 2))
     second = DirectoryWriter(path, MANIFEST, held=0, resume=True, workers=(1, 2))
     put_everything(first)

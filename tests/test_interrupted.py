@@ -129,7 +129,7 @@ def test_the_recording_waits_for_a_slow_disk_in_the_room_of_the_ring(
     began = time.monotonic()
     for index in range(5):  # 19 MB each, 96 MB in all
         writer.write(field(index), Block((0, 1, 3), range(8), 0, values))
-        writer.commit(sample(index))
+        writer.commit(sample(index, 200_000))
     waited = time.monotonic() - began
     assert most == ring.BUFFERS  # all of them at work, and no more
     buffers = 5 * values.nbytes / ring.SIZE

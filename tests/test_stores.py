@@ -243,7 +243,9 @@ def test_overwriting_what_is_no_run_is_refused_and_deletes_nothing(tmp_path: Pat
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == files
 
 
-def test_samples_are_found_by_id_without_reading_the_others(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_samples_are_found_by_id_without_reading_the_others(
+    run: Path, unchecked: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     loaded = []
     load = Record.load
     monkeypatch.setattr(Record, "load", lambda self: loaded.append(self.id) or load(self))
@@ -253,9 +255,12 @@ def test_samples_are_found_by_id_without_reading_the_others(run: Path, monkeypat
         ap.open(run).sample("x")
 
 
-def test_the_records_that_are_held_are_those_used_last(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_records_that_are_held_are_those_used_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("attnprobe.store.read_directory.DECODED", 2)
-    reader = DirectoryReader(run)
+    made = on_disk(tmp_path / "run")
+    fill(made, 3)
+    reader = made.read()
+    assert isinstance(reader, DirectoryReader)
     loaded = []
     load = Record.load
     monkeypatch.setattr(Record, "load", lambda self: loaded.append(self.index) or load(self))
@@ -936,6 +941,9 @@ def test_a_journal_that_fails_leaves_no_torn_line(
 @pytest.mark.parametrize(("constant", "value"), [("SIZE", (64 << 10) + 2000), ("HEADER", 1024)])
 def test_a_shard_rolls_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, constant: str, value: int) -> None:
     monkeypatch.setattr(shard, constant, value)
+    if constant == "HEADER":
+        monkeypatch.setattr(directory, "HEADER", value)
+        monkeypatch.setattr(directory, "LARGEST_HEADER", value)
     made = on_disk(tmp_path / "run", held=0)
     fill(made, 9, ids=np.arange(8), tokens=("Ġ" * 20,) * 8)
     reader = made.read()

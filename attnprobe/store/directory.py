@@ -7,7 +7,6 @@
     run/journal/WRITER.jsonl            which shards and samples are whole
 """
 
-import json
 import secrets
 import threading
 import time
@@ -17,7 +16,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from attnprobe.errors import CorruptRun, RunExists, StoreError
@@ -32,6 +30,7 @@ from attnprobe.store.listing import Listing
 from attnprobe.store.pyramids import Pyramids
 from attnprobe.store.read_directory import DirectoryReader
 from attnprobe.store.ring import Ring
+from attnprobe.store.sequences import tensors_of
 from attnprobe.store.shard import HEADER, LARGEST_HEADER, ShardWriter
 from attnprobe.store.target import Target
 from attnprobe.store.validate import Records
@@ -234,18 +233,9 @@ class DirectoryWriter:
 
     def _put_sequence(self, sample: int, name: str, sequence: TokenSequence) -> dict[str, Any]:
         record: dict[str, Any] = {"length": sequence.length}
-        prefix = f"{sample}/sequences/{name}"
-        for part in ("ids", "positions"):
-            numbers: np.ndarray | None = getattr(sequence, part)
-            if numbers is not None:
-                tensor = torch.from_numpy(np.array(numbers, np.int64))
-                record[part] = {"tensor": f"{prefix}/{part}", **self._append(f"{prefix}/{part}", tensor)}
-        for part in ("tokens", "texts"):
-            strings: tuple[str, ...] | None = getattr(sequence, part)
-            if strings is not None:
-                data = np.frombuffer(json.dumps(strings, ensure_ascii=False).encode("utf-8", "surrogatepass"), np.uint8)
-                tensor = torch.from_numpy(data.copy())
-                record[part] = {"tensor": f"{prefix}/{part}", **self._append(f"{prefix}/{part}", tensor)}
+        for part, tensor in tensors_of(sequence):
+            place = f"{sample}/sequences/{name}/{part}"
+            record[part] = {"tensor": place, **self._append(place, tensor)}
         return record
 
     def discard(self, sample: int) -> None:
