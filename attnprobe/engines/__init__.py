@@ -3,18 +3,18 @@
 from collections.abc import Callable, Iterator
 
 from attnprobe.call import AttentionCall, Rows
-from attnprobe.engines import dense, torch
+from attnprobe.engines import dense, torch, triton
 from attnprobe.engines.tile import Tile
 from attnprobe.errors import SelectionError
 from attnprobe.scratch import Scratch
 
 Engine = Callable[[AttentionCall, tuple[int, ...], Rows, int, Scratch | None], Iterator[Tile]]
 
-ENGINES: dict[str, Engine] = {"dense": dense.tiles, "torch": torch.tiles}
+ENGINES: dict[str, Engine] = {"dense": dense.tiles, "torch": torch.tiles, "triton": triton.tiles}
 
 
 def get_engine(name: str) -> Engine:
-    """The engine of that name; ``"auto"`` picks one.
+    """The engine of that name; ``"auto"`` is triton for calls on CUDA, and torch for others.
 
     Raises
     ------
@@ -22,10 +22,17 @@ def get_engine(name: str) -> Engine:
         If there is none of that name.
     """
     if name == "auto":
-        return torch.tiles
+        return _auto
     if name not in ENGINES:
         raise SelectionError(f"engine={name!r}: there are auto, {', '.join(ENGINES)}")
     return ENGINES[name]
+
+
+def _auto(
+    call: AttentionCall, heads: tuple[int, ...], rows: Rows, budget: int, scratch: Scratch | None = None
+) -> Iterator[Tile]:
+    make = triton.tiles if call.query.device.type == "cuda" else torch.tiles
+    return make(call, heads, rows, budget, scratch)
 
 
 __all__ = ["ENGINES", "Engine", "Tile", "get_engine"]

@@ -1,0 +1,257 @@
+"""What the tests of the triton engine do: on CUDA, or, in a process of its own, in triton's interpreter on the CPU.
+
+Nothing here imports triton before `TRITON_INTERPRET` may be set: a process that imported it without cannot interpret.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from multiprocessing import get_context
+from typing import Any
+
+import checks
+import numpy as np
+import torch
+
+from attnprobe.call import AttentionCall
+
+POINTERS = {
+    torch.float32: "fp32",
+    torch.float16: "fp16",
+    torch.bfloat16: "bf16",
+    torch.int32: "i32",
+    torch.int8: "i8",
+    torch.uint8: "u8",
+}
+SHARED = 99 << 10  # bytes that a program may have on any device of capability 8.0 and above
+PARTS = ("query", "key", "mask", "bias", "sinks")
+
+
+@contextmanager
+def interpreting() -> Iterator[ProcessPoolExecutor]:
+    """A process in which kernels run in the interpreter."""
+    with ProcessPoolExecutor(1, get_context("spawn")) as process:
+        before = os.environ.get("TRITON_INTERPRET")
+        os.environ["TRITON_INTERPRET"] = "1"  # for the process that starts now, before it imports anything
+        try:
+            process.submit(torch.set_num_threads, 1).result()
+        finally:
+            if before is None:
+                del os.environ["TRITON_INTERPRET"]
+            else:
+                os.environ["TRITON_INTERPRET"] = before
+        yield process
+
+
+def on(call: AttentionCall, device: str) -> AttentionCall:
+    """The call with its tensors on a device."""
+    moved = {name: part.to(device) for name in PARTS if (part := getattr(call, name)) is not None}
+    return checks.replace(call, **moved)
+
+
+def poisoned(work: Callable[[], Any]) -> Any:
+    """What `work` gives, all memory that PyTorch hands out being full of NaN (or of the largest integers) at first."""
+    before = torch.are_deterministic_algorithms_enabled(), torch.utils.deterministic.fill_uninitialized_memory
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = True
+    try:
+        assert torch.empty(3).isnan().all()
+        return work()
+    finally:
+        torch.use_deterministic_algorithms(before[0])
+        torch.utils.deterministic.fill_uninitialized_memory = before[1]
+
+
+def covered(call: AttentionCall, device: str) -> AttentionCall:
+    """The call on a device, where the kernels take it."""
+    from attnprobe.engines.triton import covers
+
+    moved = on(call, device)
+    reason = covers(moved)
+    assert reason is None, reason
+    return moved
+
+
+def check_tiles(call: AttentionCall, device: str, heads: Any = None, rows: Any = None, budget: int = 1 << 24) -> None:
+    """Promise 1: weights and sink mass within 1e-6 + 4 eps32 max|logit| of float64, valid where a key is."""
+    from attnprobe.engines.triton import tiles
+
+    heads = tuple(range(call.heads)) if heads is None else heads
+    rows = range(call.queries) if rows is None else rows
+    want, mass, logits = checks.formula(call)
+    moved = covered(call, device)
+    got = torch.full(want.shape, torch.nan)
+    seen = torch.zeros(want.shape[:3], dtype=torch.int)
+    for tile in poisoned(lambda: list(tiles(moved, heads, rows, budget))):
+        assert tile.weights.nbytes <= max(budget // 4, call.batch * call.keys * 4)
+        at = np.ix_(range(call.batch), tile.heads, list(tile.rows))
+        part = torch.zeros(call.batch, len(tile.heads), len(tile.rows), call.keys)
+        part[..., tile.start : tile.start + tile.weights.shape[3]] = tile.weights.cpu()
+        got[at] = part
+        seen[at] += 1
+        bound = 1e-6 + 4 * checks.EPS * logits[at].abs().amax(-1)
+        worst = ((part - want[at]).abs().amax(-1) / bound).max()
+        assert worst <= 1, f"{float(worst):.3g} times the bound"
+        assert (tile.sink_mass is None) == (call.sinks is None)
+        if tile.sink_mass is not None:
+            assert ((tile.sink_mass.cpu() - mass[at]).abs() <= bound).all()
+        there = torch.ones(()).bool() if tile.valid is None else tile.valid.cpu()
+        assert ((want[at] > 0).any(-1) == there).all()
+    picked = np.ix_(range(call.batch), heads, list(rows))
+    assert (seen[picked] == 1).all() and seen.sum() == seen[picked].numel()
+
+
+def check_named(name: str, dtype: torch.dtype, device: str) -> None:
+    """One of the named calls, whole, and some heads and rows of it in small tiles."""
+    call = checks.calls()[name]
+    call = checks.replace(call, query=call.query.to(dtype), key=call.key.to(dtype))
+    check_tiles(call, device)
+    check_tiles(call, device, (1, 2), tuple(range(0, call.queries, 2)), 1 << 13)
+
+
+def check_drawn(spec: dict[str, Any], device: str) -> None:
+    """A call that hypothesis drew."""
+    check_tiles(drawn(spec), device, spec["some_heads"], spec["some_rows"], spec["budget"])
+
+
+def drawn(spec: dict[str, Any]) -> AttentionCall:
+    """The call that a drawn specification means; tensors are made where they are needed."""
+    batch, rows, columns, heads = (spec[name] for name in ("batch", "rows", "columns", "heads"))
+    generator = torch.Generator().manual_seed(spec["seed"])
+    mask, dtype = spec["mask"], spec["dtype"]
+    if mask in ("boolean", "additive"):
+        mask = checks.padding(batch, columns + 2, torch.bool if mask == "boolean" else dtype)
+    elif mask == "holes":
+        mask = torch.rand(batch, heads, rows, columns, generator=generator) < 0.6
+    elif mask == "added":
+        mask = torch.randn(1, heads, rows, columns, generator=generator).to(dtype)
+        mask = mask.masked_fill(torch.rand(1, heads, rows, columns, generator=generator) < 0.3, -torch.inf)
+    sinks = {
+        None: None,
+        "head": torch.linspace(-1, 1, heads).to(dtype),
+        "query": torch.randn(batch, heads, rows, 1, generator=generator),
+    }[spec["sinks"]]
+    bias = torch.randn(1, heads, rows, columns, generator=generator).to(dtype) if spec["bias"] else None
+    call = checks.random_call(
+        **{name: spec[name] for name in ("seed", "batch", "heads", "kv_heads", "rows", "columns", "dim", "gain")},
+        **{name: spec[name] for name in ("causal", "window", "cap")},
+        mask=mask,
+        bias=bias,
+        sinks=sinks,
+    )
+    query, key = call.query.to(dtype), call.key.to(dtype)
+    if spec["strided"]:  # as projections give them, [batch, row, head, dim]
+        query, key = (part.transpose(1, 2).contiguous().transpose(1, 2) for part in (query, key))
+    return checks.replace(call, query=query, key=key)
+
+
+def compile_for(kernel: Any, arguments: dict[str, Any], capability: int) -> list[Any]:
+    """What a kernel compiles to in all of its configurations worth a try, to the device's own code, without a GPU."""
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    from attnprobe.engines.triton.kernels.tuning import fitting
+
+    names, constants = kernel.fn.arg_names, {p.name for p in kernel.fn.params if p.is_constexpr}
+    results = []
+    for one in fitting(kernel.configs, {}, **arguments):
+        given = {**arguments, **one.kwargs}
+        assert given.keys() == set(names), given.keys() ^ set(names)
+        signature, aligned = {}, {}
+        for place, name in enumerate(names):
+            value = given[name]
+            if name in constants:
+                signature[name] = "constexpr"
+            elif isinstance(value, torch.Tensor):
+                signature[name] = "*" + POINTERS[value.dtype]
+                aligned[(place,)] = [["tt.divisibility", 16]]
+            elif value == 1 and isinstance(value, int):  # as triton itself does it
+                signature[name] = "constexpr"
+            else:
+                signature[name] = "fp32" if isinstance(value, float) else "i32"
+                if value % 16 == 0 and isinstance(value, int):
+                    aligned[(place,)] = [["tt.divisibility", 16]]
+        fixed = {name: given[name] for name in names if signature[name] == "constexpr"}
+        source = ASTSource(kernel.fn, signature, fixed, aligned)
+        options = {"num_warps": one.num_warps, "num_stages": one.num_stages, "enable_fp_fusion": True}
+        results.append(triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options))
+    return results
+
+
+def check_compiles(width: int, dtype: torch.dtype, capability: int, parts: dict[str, Any]) -> None:
+    """Every kernel compiles for a device, and one of its configurations fits any device's shared memory."""
+    query = torch.zeros(1, 4, 300, width, dtype=dtype)
+    call = AttentionCall(query, query[:, :2], 0.1, **parts)
+    for kernel, arguments in launches(call):
+        made = compile_for(kernel, arguments, capability)
+        assert all(len(one.asm["cubin"]) > 1000 for one in made)
+        assert min(one.metadata.shared for one in made) <= SHARED, kernel.fn.__name__
+
+
+def launches(call: AttentionCall) -> list[tuple[Any, dict[str, Any]]]:
+    """Every kernel, and what it is launched with for a call."""
+    from attnprobe.engines.triton.kernels import weights
+    from attnprobe.engines.triton.operands import Operands
+
+    operands = Operands.of(call, tuple(range(call.heads)), range(call.queries))
+    number, byte = operands.empty(), operands.empty(dtype=torch.int8)
+    normal = {"largest": number, "total": number}
+    return [
+        (weights.normalise, {**operands.common, **operands.sinks, **normal, "sink_mass": number, "valid": byte}),
+        (weights.write, {**operands.common, **normal, "weights": number, "low": 0, "width": call.keys}),
+    ]
+
+
+def check_nan(device: str) -> None:
+    """A NaN in the model stays one, in its row and no other."""
+    from attnprobe.engines.triton import tiles
+
+    call = checks.random_call(mask=checks.padding(2, 13))
+    call.query[0, 0, 3] = torch.nan
+    (tile,) = poisoned(lambda: list(tiles(covered(call, device), (0, 1), range(9), 1 << 20)))
+    broken = tile.weights.isnan().any(-1).cpu()
+    assert broken[0, 0, 3] and broken.sum() == 1
+    assert tile.valid is not None and tile.valid.all()
+
+
+def check_few_columns(device: str) -> None:
+    """Only columns that rows can see are made: those of a window, those up to the last row's own."""
+    from attnprobe.engines.triton import tiles
+
+    call = covered(
+        checks.random_call(batch=1, rows=64, columns=64, causal="bottom-right", window=8, kv_heads=4), device
+    )
+    made = list(tiles(call, (0,), range(60, 64), 1 << 20))
+    assert [(tile.start, tile.weights.shape[3]) for tile in made] == [(53, 11)]
+    assert made[0].causal
+
+
+def reasons(device: str) -> dict[str, str | None]:
+    """Why calls are not covered."""
+    from attnprobe.engines.triton import covers
+
+    call = on(checks.random_call(), device)
+    query, key = call.query, call.key
+    wide = torch.zeros(1, 1, 2, 257, device=device)
+    changed: dict[str, dict[str, Any]] = {
+        "nothing": {},
+        "double": {"query": query.double(), "key": key.double()},
+        "mixed": {"key": key.half()},
+        "wide": {"query": wide, "key": wide},
+        "function": {"allowed": lambda b, h, i, j: i >= j},
+        "mask": {"mask": torch.zeros(1, 1, 9, 13, dtype=torch.float64, device=device)},
+        "bias": {"bias": torch.zeros(1, 1, 9, 13, dtype=torch.int32, device=device)},
+    }
+    return {name: covers(checks.replace(call, **parts)) for name, parts in changed.items()}
+
+
+def check_fallback(device: str) -> None:
+    """What is not covered gets exact tiles all the same."""
+    call = checks.random_call(causal="bottom-right")
+    mirrored = checks.replace(call, causal="none", allowed=lambda b, h, i, j: j <= i + 4)
+    from attnprobe.engines.triton import tiles
+
+    (got,), (want,) = (list(tiles(on(one, device), (0, 3), range(9), 1 << 20)) for one in (mirrored, call))
+    assert (got.weights[..., : want.weights.shape[3]] - want.weights).abs().max() <= 1e-6
