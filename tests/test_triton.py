@@ -41,11 +41,11 @@ def test_tiles_equal_float64(name: str, dtype: torch.dtype, run: Run) -> None:
 
 
 @st.composite
-def calls(draw: st.DrawFn, longest: int = 40, widest: int = 40) -> dict[str, Any]:
+def calls(draw: st.DrawFn, longest: int = 40, widest: int = 40, wide: bool = False) -> dict[str, Any]:
     """Any call that the kernels cover, and heads and rows of it."""
     rows, kv_heads, group = draw(st.integers(1, longest)), draw(st.integers(1, 2)), draw(st.integers(1, 3))
     heads, dtype = kv_heads * group, draw(st.sampled_from(DTYPES))
-    columns = draw(st.integers(1, longest))
+    columns = draw(st.integers(rows if wide else 1, longest))
     return {
         "seed": draw(st.integers(0, 99)),
         "batch": draw(st.integers(1, 2)),
@@ -75,11 +75,48 @@ def test_any_call_equals_float64(spec: dict[str, Any], run: Run) -> None:
     run(triton_checks.check_drawn, spec)
 
 
+@settings(max_examples=8, deadline=None, suppress_health_check=HEALTH)
+@given(spec=calls(longest=20, widest=16, wide=True))
+def test_measures_of_any_call_equal_their_definitions(spec: dict[str, Any], run: Run) -> None:
+    run(triton_checks.check_drawn_measures, spec)
+
+
+@pytest.mark.sweep
+@settings(max_examples=60, deadline=None, suppress_health_check=HEALTH)
+@given(spec=calls(longest=70, widest=64, wide=True))
+def test_measures_of_any_larger_call_equal_their_definitions(spec: dict[str, Any], run: Run) -> None:
+    run(triton_checks.check_drawn_measures, spec)
+
+
 @pytest.mark.sweep
 @settings(max_examples=150, deadline=None, suppress_health_check=HEALTH)
 @given(spec=calls(longest=150, widest=256))
 def test_any_larger_call_equals_float64(spec: dict[str, Any], run: Run) -> None:
     run(triton_checks.check_drawn, spec)
+
+
+@pytest.mark.parametrize("name", list(checks.calls().keys() - {"more rows than columns"}))
+def test_measures_equal_their_definitions(name: str, run: Run) -> None:
+    run(triton_checks.check_named_measures, name, DTYPES[len(name) % 3])
+
+
+@pytest.mark.parametrize(
+    "check",
+    [
+        triton_checks.check_some_rows,
+        triton_checks.check_padded_measures,
+        triton_checks.check_long_measures,
+        triton_checks.check_stray,
+        triton_checks.check_heads_in_turn,
+    ],
+)
+def test_measures_of_what_a_recording_meets(check: Callable[[str], None], run: Run) -> None:
+    run(check)
+
+
+@pytest.mark.parametrize("name", ["generate", "forward", "several forwards"])
+def test_recorded_measures_are_those_of_the_recorded_weights(name: str, run: Run) -> None:
+    run(triton_checks.check_recording, name)
 
 
 def test_a_nan_in_the_model_stays_a_nan(run: Run) -> None:
@@ -130,17 +167,19 @@ EVERYTHING = {
 
 
 @pytest.mark.parametrize(
-    ("capability", "width", "dtype", "parts"),
+    ("capability", "width", "dtype", "parts", "every"),
     [
-        (80, 64, torch.bfloat16, {"causal": "upper-left"}),
-        (90, 128, torch.float16, EVERYTHING),
+        (80, 64, torch.bfloat16, {"causal": "upper-left"}, False),
+        (90, 128, torch.float16, EVERYTHING, False),
         *(
-            pytest.param(capability, width, dtype, parts, marks=pytest.mark.sweep)
+            pytest.param(capability, width, dtype, parts, True, marks=pytest.mark.sweep)
             for capability in (80, 90)
-            for width, dtype in ((16, torch.float32), (256, torch.bfloat16), (256, torch.float32))
+            for width, dtype in ((16, torch.float32), (64, torch.bfloat16), (256, torch.float16), (256, torch.float32))
             for parts in ({"causal": "upper-left"}, EVERYTHING)
         ),
     ],
 )
-def test_kernels_compile_without_a_gpu(capability: int, width: int, dtype: torch.dtype, parts: Any) -> None:
-    triton_checks.check_compiles(width, dtype, capability, parts)
+def test_kernels_compile_without_a_gpu(
+    capability: int, width: int, dtype: torch.dtype, parts: Any, every: bool
+) -> None:
+    triton_checks.check_compiles(width, dtype, capability, parts, every)

@@ -11,11 +11,21 @@ from multiprocessing import get_context
 from typing import Any
 
 import checks
+import measure_checks
+import measure_reference as reference
 import numpy as np
 import torch
 
 from attnprobe.call import AttentionCall
+from attnprobe.fields import Field, Site
+from attnprobe.measures import Tokens, choose
+from attnprobe.measures.measurer import Measurer
+from attnprobe.place import fused_rows
+from attnprobe.scratch import Scratch
 
+SITE = Site("it", "self", "", 0, 4, 1)
+NAMES = measure_checks.WITH_SINK
+LONG = "entropy,distance,local_mass(64),received,received_max,distances,pooled"
 POINTERS = {
     torch.float32: "fp32",
     torch.float16: "fp16",
@@ -146,8 +156,8 @@ def drawn(spec: dict[str, Any]) -> AttentionCall:
     return checks.replace(call, query=query, key=key)
 
 
-def compile_for(kernel: Any, arguments: dict[str, Any], capability: int) -> list[Any]:
-    """What a kernel compiles to in all of its configurations worth a try, to the device's own code, without a GPU."""
+def compile_for(kernel: Any, arguments: dict[str, Any], capability: int, every: bool) -> list[Any]:
+    """What a kernel compiles to, the device's own code, without a GPU; in every configuration, or the smallest."""
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
@@ -156,7 +166,7 @@ def compile_for(kernel: Any, arguments: dict[str, Any], capability: int) -> list
 
     names, constants = kernel.fn.arg_names, {p.name for p in kernel.fn.params if p.is_constexpr}
     results = []
-    for one in fitting(kernel.configs, {}, **arguments):
+    for one in fitting(kernel.configs, {}, **arguments)[0 if every else -1 :]:
         given = {**arguments, **one.kwargs}
         assert given.keys() == set(names), given.keys() ^ set(names)
         signature, aligned = {}, {}
@@ -167,6 +177,8 @@ def compile_for(kernel: Any, arguments: dict[str, Any], capability: int) -> list
             elif isinstance(value, torch.Tensor):
                 signature[name] = "*" + POINTERS[value.dtype]
                 aligned[(place,)] = [["tt.divisibility", 16]]
+            elif kernel.fn.params[place].do_not_specialize:
+                signature[name] = "i32"
             elif value == 1 and isinstance(value, int):  # as triton itself does it
                 signature[name] = "constexpr"
             else:
@@ -180,25 +192,31 @@ def compile_for(kernel: Any, arguments: dict[str, Any], capability: int) -> list
     return results
 
 
-def check_compiles(width: int, dtype: torch.dtype, capability: int, parts: dict[str, Any]) -> None:
+def check_compiles(width: int, dtype: torch.dtype, capability: int, parts: dict[str, Any], every: bool) -> None:
     """Every kernel compiles for a device, and one of its configurations fits any device's shared memory."""
     query = torch.zeros(1, 4, 300, width, dtype=dtype)
     call = AttentionCall(query, query[:, :2], 0.1, **parts)
     for kernel, arguments in launches(call):
-        made = compile_for(kernel, arguments, capability)
+        made = compile_for(kernel, arguments, capability, every)
         assert all(len(one.asm["cubin"]) > 1000 for one in made)
         assert min(one.metadata.shared for one in made) <= SHARED, kernel.fn.__name__
 
 
 def launches(call: AttentionCall) -> list[tuple[Any, dict[str, Any]]]:
     """Every kernel, and what it is launched with for a call."""
-    from attnprobe.engines.triton.kernels import weights
+    from attnprobe.engines.triton.kernels import folds, rows, weights
     from attnprobe.engines.triton.operands import Operands
 
     operands = Operands.of(call, tuple(range(call.heads)), range(call.queries))
     number, byte = operands.empty(), operands.empty(dtype=torch.int8)
     normal = {"largest": number, "total": number}
+    place = {"row_shift": 0, "column_shift": 0, "length": call.keys, "first": 4}
+    row = {"reach": 64, "ids": operands.common["rows"], "numbers": number, "POSITIONS": True, "IDS": True}
+    fold = {"last_low": 0, "last_high": 64, "received": number, "pooled": number, "distances": number}
+    fold |= {"down_count": 150, "unit_count": 150, "block_count": 10, "DISTANCES": True, "CELL": 2, "UNIT": 2}
     return [
+        (rows.measure, {**operands.common, **operands.sinks, **place, **row}),
+        (folds.fold, {**operands.common, **normal, **place, **fold}),
         (weights.normalise, {**operands.common, **operands.sinks, **normal, "sink_mass": number, "valid": byte}),
         (weights.write, {**operands.common, **normal, "weights": number, "low": 0, "width": call.keys}),
     ]
@@ -255,3 +273,140 @@ def check_fallback(device: str) -> None:
 
     (got,), (want,) = (list(tiles(on(one, device), (0, 3), range(9), 1 << 20)) for one in (mirrored, call))
     assert (got.weights[..., : want.weights.shape[3]] - want.weights).abs().max() <= 1e-6
+
+
+def check_measures(
+    call: AttentionCall, device: str, rows: range | None = None, pad: int = 0, names: str = NAMES
+) -> None:
+    """Measures of one sample: a call's rows, its first `pad` columns being padding.
+
+    Rows are at the end of the columns, or, under the upper-left rule, at their beginning.
+    """
+    from attnprobe.engines.fused import Place
+    from attnprobe.engines.triton import fused
+
+    by, heads = fused(covered(call, device)), tuple(range(call.heads))
+    assert by is not None
+    weights, mass, _ = checks.formula(call)
+    rows = range(call.queries) if rows is None else rows
+    length = call.keys - pad
+    shift = call.diagonal - pad
+    ids = torch.randint(0, 4, (length,), generator=torch.Generator().manual_seed(length)).numpy()
+    prompt = max(length - 2, 1)
+    for b in range(call.batch):
+        place = Place(b, shift, -pad, length, length, prompt, Tokens(ids))
+        chosen = choose(names)
+        assert by.measures(chosen, rows, place)
+        field = Field(0, SITE, 0, heads)
+        measurer, found = Measurer(chosen, field), {}
+        for got in poisoned(lambda: list(by.measure(on(call, device), heads, rows, place, chosen, 1 << 20))):  # noqa: B023
+            assert got.stray <= 1e-6
+            values = measurer.update(fused_rows(field, rows, place, got, Scratch()))
+            for of, block in values.blocks(field, values.values.cpu()):
+                absent = -1 if of.dtype == "int32" else np.nan
+                whole = found.setdefault(of.what, np.full((len(heads), length), absent, block.values.numpy().dtype))
+                whole[np.ix_(block.heads, list(block.rows))] = block.values[..., 0].numpy()
+        for of, block in measurer.finish(length, length):
+            found[of.what] = block.values.numpy() if len(of.axes) == 2 else block.values[..., 0].numpy()
+        expected = {one.name for one in chosen} | {
+            f"{one.name}.mean" for one in chosen if one.measure.axes == ("query",)
+        }
+        assert found.keys() == expected - {"argmax.mean"}, found.keys() ^ expected
+        for head in heads:
+            dense, sink = np.zeros((length, length)), np.zeros(length)
+            into = np.array(rows) + shift
+            dense[into] = weights[b, head, list(rows), pad:].numpy()
+            sink[into] = mass[b, head, list(rows)].numpy()
+            whole = reference.Map(dense, dense.any(-1), ids, prompt, sink)
+            for name, array in found.items():
+                reference.check(name, array[head], whole)
+
+
+def check_named_measures(name: str, dtype: torch.dtype, device: str) -> None:
+    """Measures of one of the named calls."""
+    call = checks.calls()[name]
+    call = checks.replace(call, query=call.query.to(dtype), key=call.key.to(dtype))
+    check_measures(call, device)
+
+
+def check_some_rows(device: str) -> None:
+    """Measures of some rows, a sink beside them."""
+    check_measures(checks.calls()["everything"], device, range(2, 5))
+
+
+def check_drawn_measures(spec: dict[str, Any], device: str) -> None:
+    """Measures of a call that hypothesis drew."""
+    check_measures(drawn(spec), device)
+
+
+def check_padded_measures(device: str) -> None:
+    """Measures of a sample behind three columns of padding, its first rows being padding too."""
+    mask = (torch.arange(40) >= 3)[None, None, None]
+    call = checks.random_call(batch=1, rows=40, columns=40, mask=mask, causal="upper-left")
+    check_measures(call, device, range(3, 40), pad=3)
+
+
+def check_long_measures(device: str) -> None:
+    """Measures where pooled cells are of several rows and columns, and blocks are many."""
+    call = checks.random_call(batch=1, heads=1, kv_heads=1, rows=261, columns=261, causal="bottom-right")
+    check_measures(call, device, names=LONG)
+    part = checks.replace(call, query=call.query[:, :, 200:], causal="none", window=70)
+    check_measures(part, device, range(7, 61), names=LONG)
+
+
+def check_stray(device: str) -> None:
+    """The largest weight outside of the sample is found, so that a misread call is refused."""
+    from attnprobe.engines.fused import Place
+    from attnprobe.engines.triton import fused
+
+    call = checks.random_call(batch=1, causal="upper-left", rows=20, columns=20)
+    by = fused(covered(call, device))
+    assert by is not None
+    place = Place(0, -3, -3, 17, 17)
+    rows, chosen = range(3, 20), choose("entropy")
+    (got,) = by.measure(on(call, device), (1, 2), rows, place, chosen, 1 << 20)
+    want = checks.formula(call)[0][0, 1:3, 3:, :3].max()
+    assert abs(got.stray.item() - want) <= 1e-5 and want > 0.1
+
+
+def check_heads_in_turn(device: str) -> None:
+    """With a small budget heads come a few at a time, and measure the same."""
+    from attnprobe.engines.fused import Place
+    from attnprobe.engines.triton import fused
+
+    call = on(checks.random_call(batch=1, causal="upper-left", rows=13), device)
+    by, place, chosen = fused(call), Place(0, 0, 0, 13, 13), choose("entropy,received")
+    assert by is not None
+    (whole,) = by.measure(call, (0, 1, 2, 3), range(13), place, chosen, 1 << 20)
+    parts = list(by.measure(call, (0, 1, 2, 3), range(13), place, chosen, 12_000))
+    assert len(parts) > 1 and sum((part.heads for part in parts), ()) == (0, 1, 2, 3)
+    for name in ("entropy", "received"):
+        assert torch.equal(torch.cat([part.values[name] for part in parts]), whole.values[name])
+
+
+def check_recording(name: str, device: str) -> None:
+    """Measures of a whole model, recorded through the kernels, are those of the recorded weights."""
+    import models
+
+    import attnprobe as ap
+    from attnprobe.engines.triton import measuring
+
+    model = models.gpt2(n_layer=1, n_head=2, n_embd=32).to(device)
+    keep = [ap.Weights(), ap.Measures("all", measure_checks.NAMES)]
+    launched = []
+    before = measuring.launch
+    measuring.launch = lambda *given, **named: (launched.append(given[0]), before(*given, **named))
+    try:
+        with torch.no_grad(), ap.record(model, keep=keep, engine="triton") as rec:
+            if name == "generate":
+                batch = {key: part.to(device) for key, part in models.padded([20, 12], "left").items()}
+                model.generate(**batch, max_new_tokens=3, min_new_tokens=3, pad_token_id=0)
+            elif name == "forward":
+                model(**{key: part.to(device) for key, part in models.padded([20, 12, 1], "right").items()})
+            else:
+                for part in models.ids(2, 20).to(device).split(7, 1):
+                    model(part)
+    finally:
+        measuring.launch = before
+    assert len(launched) >= 2 * len(model.transformer.h), "the kernels were not used"
+    measure_checks.check_run(rec.run)

@@ -2,8 +2,9 @@
 
 from collections.abc import Callable, Iterator
 
-from attnprobe.call import AttentionCall, Rows
+from attnprobe.call import AttentionCall, GivenWeights, Rows
 from attnprobe.engines import dense, torch, triton
+from attnprobe.engines.fused import Fused
 from attnprobe.engines.tile import Tile
 from attnprobe.errors import SelectionError
 from attnprobe.scratch import Scratch
@@ -28,6 +29,14 @@ def get_engine(name: str) -> Engine:
     return ENGINES[name]
 
 
+def fused_of(engine: Engine, call: AttentionCall | GivenWeights) -> Fused | None:
+    """What an engine measures of a call at once, without tiles; None where it does not."""
+    if isinstance(call, GivenWeights):
+        return None
+    chosen = engine is triton.tiles or (engine is _auto and call.query.device.type == "cuda")
+    return triton.fused(call) if chosen else None
+
+
 def _auto(
     call: AttentionCall, heads: tuple[int, ...], rows: Rows, budget: int, scratch: Scratch | None = None
 ) -> Iterator[Tile]:
@@ -35,4 +44,4 @@ def _auto(
     return make(call, heads, rows, budget, scratch)
 
 
-__all__ = ["ENGINES", "Engine", "Tile", "get_engine"]
+__all__ = ["ENGINES", "Engine", "Fused", "Tile", "fused_of", "get_engine"]

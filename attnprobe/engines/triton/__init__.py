@@ -13,6 +13,7 @@ from attnprobe.engines.tile import Tile
 from attnprobe.engines.torch import tiles as torch_tiles
 from attnprobe.engines.triton.covering import covers
 from attnprobe.engines.triton.exact import kernel_tiles
+from attnprobe.engines.triton.measuring import KernelMeasures
 from attnprobe.scratch import Scratch
 
 
@@ -36,4 +37,9 @@ def tiles(
     yield from make(call, heads, rows, budget, scratch)
 
 
-__all__ = ["covers", "tiles"]
+def fused(call: AttentionCall) -> KernelMeasures | None:
+    """The fused forms of measures for a call; None where the kernels do not cover it."""
+    return KernelMeasures() if covers(call) is None else None
+
+
+__all__ = ["covers", "fused", "tiles"]

@@ -1,9 +1,7 @@
 """Tiles of exact weights: a pass that normalises rows, and a pass that writes them."""
 
-import threading
 from collections.abc import Iterator
-from contextlib import nullcontext
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,6 +9,7 @@ from torch import Tensor
 from attnprobe.call import AttentionCall, Rows
 from attnprobe.engines.layout import GPU_TILE, SHARE, Layout
 from attnprobe.engines.tile import Tile
+from attnprobe.engines.triton.launch import launch
 from attnprobe.engines.triton.operands import Operands
 from attnprobe.errors import BudgetError
 from attnprobe.scratch import Scratch
@@ -18,7 +17,6 @@ from attnprobe.shapes import Bool, Float
 
 FLOAT = 4
 FEW = 64  # rows of a head that make a good product
-_LAUNCHING = threading.Lock()  # what tunes a kernel keeps a launch's arguments in the kernel
 
 
 class Normalised(NamedTuple):
@@ -75,7 +73,7 @@ def _tile(call: AttentionCall, heads: tuple[int, ...], rows: Rows, scratch: Scra
     launch(
         write,
         operands,
-        columns=stop - start,
+        lambda blocks: (*operands.blocks(blocks), -(-(stop - start) // blocks["BLOCK_N"])),
         largest=found.largest,
         total=found.total,
         weights=weights,
@@ -95,6 +93,7 @@ def normalise(operands: Operands) -> Normalised:
     launch(
         kernel,
         operands,
+        operands.blocks,
         **operands.sinks,
         largest=largest,
         total=total,
@@ -102,17 +101,3 @@ def normalise(operands: Operands) -> Normalised:
         valid=valid,
     )
     return Normalised(largest, total, sink_mass, valid.bool())
-
-
-def launch(kernel: Any, operands: Operands, columns: int | None = None, **arguments: Any) -> None:
-    """Start a kernel: a program for each block of rows, each batch row and head, and each block of `columns`."""
-    batch, heads, rows = operands.shape
-
-    def grid(blocks: Any) -> tuple[int, int, int]:
-        across = 1 if columns is None else -(-columns // blocks["BLOCK_N"])
-        return -(-rows // blocks["BLOCK_M"]), batch * heads, across
-
-    on_device = torch.cuda.device(operands.device) if operands.device.type == "cuda" else nullcontext()
-    with _LAUNCHING, on_device:
-        # Said, because triton is about to change what it does where this is not said.
-        kernel[grid](**operands.common, **arguments, enable_fp_fusion=True)

@@ -1,5 +1,6 @@
 """What kernels are given of a call: pointers, strides, and the constants that they are compiled for."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,6 +74,11 @@ class Operands:
     def empty(self, *more: int, dtype: torch.dtype = torch.float32) -> Tensor:
         """Memory for a result, ``[batch, head, row, *more]``."""
         return torch.empty(*self.shape, *more, dtype=dtype, device=self.device)
+
+    def blocks(self, sizes: Mapping[str, Any]) -> tuple[int, int]:
+        """A program for each block of rows, and each batch row and head."""
+        batch, heads, rows = self.shape
+        return -(-rows // sizes["BLOCK_M"]), batch * heads
 
 
 def _strided(name: str, part: Tensor | None, *axes: str, absent: Tensor | None = None) -> dict[str, Any]:

@@ -9,6 +9,9 @@ from attnprobe.engines.triton.kernels.logits import INTERPRETED
 
 # What a kernel is compiled for, and so what may want other blocks. SIZE is about the number of rows.
 KEY = ["BLOCK_D", "MASK", "BIAS", "CAUSAL", "WINDOW", "SIZE"]
+# Numbers that change from call to call, in generation with every token: no kernel is compiled anew for them.
+CHANGING = ["head_count", "row_count", "keys", "diagonal", "window", "low"]
+CHANGING += ["row_shift", "column_shift", "length", "first", "reach", "last_low", "last_high"]
 TRIALS = 5
 QUERIES = 32 << 10  # bytes
 LEAST = 32  # rows of the block that fits every device, whatever the head
@@ -35,6 +38,9 @@ def fitting(configurations: list[Any], _: Any, **arguments: Any) -> list[Any]:
     ]
 
 
+NARROWEST = min(one.kwargs["BLOCK_N"] for one in _configurations())
+
+
 def _time(launch: Callable[[], Any], quantiles: Any = None) -> list[float]:
     """Milliseconds of a launch, as triton's own benchmark, but without its 256 MB to clear caches with."""
     import torch
@@ -51,8 +57,9 @@ def _time(launch: Callable[[], Any], quantiles: Any = None) -> list[float]:
     return [sorted(times)[TRIALS // 2]] * 3
 
 
-def tuned(kernel: Any) -> Any:
-    """The kernel with blocks of the best size for each kind of call."""
-    return triton.autotune(
+def tuned(kernel: Callable[..., Any]) -> Any:
+    """The function as a kernel, with blocks of the best size for each kind of call."""
+    tune = triton.autotune(
         configs=_configurations(), key=KEY, prune_configs_by={"early_config_prune": fitting}, do_bench=_time
-    )(kernel)
+    )
+    return tune(triton.jit(kernel, do_not_specialize=CHANGING))

@@ -2,7 +2,6 @@
 
 from typing import no_type_check
 
-import triton
 import triton.language as tl
 
 from attnprobe.engines.triton.kernels.logits import block_rows, finite, key_range, load_queries, logits_tile, shares
@@ -10,7 +9,6 @@ from attnprobe.engines.triton.kernels.tuning import tuned
 
 
 @tuned
-@triton.jit
 @no_type_check
 def normalise(
     query, query_batch, query_head, query_row, query_dim,
@@ -64,7 +62,6 @@ def normalise(
 
 
 @tuned
-@triton.jit
 @no_type_check
 def write(
     query, query_batch, query_head, query_row, query_dim,
