@@ -56,7 +56,7 @@ def make_keeper(kept: Kept, numbers: dict[Site, int], store: Writer, put: Put, s
     if isinstance(kept.item, Weights):
         return _WeightsKeeper(kept, kept.item, heads, store, put)
     if isinstance(kept.item, TopK):
-        return _TopKeeper(kept, kept.item, heads, store, put, scratch)
+        return _TopKeeper(kept, kept.item, heads, store, put, scratch, budget)
     return _MeasuresKeeper(kept, kept.item, heads, store, put, scratch, budget)
 
 
@@ -117,10 +117,17 @@ class _TopKeeper:
     holds, waits = False, True
 
     def __init__(
-        self, kept: Kept, item: TopK, heads: dict[Site, tuple[int, ...]], store: Writer, put: Put, scratch: Scratch
+        self,
+        kept: Kept,
+        item: TopK,
+        heads: dict[Site, tuple[int, ...]],
+        store: Writer,
+        put: Put,
+        scratch: Scratch,
+        budget: int,
     ) -> None:
         self._selection, self._store, self._put = kept.selection, store, put
-        self._item, self._scratch = item, scratch
+        self._item, self._scratch, self._budget = item, scratch, budget
         self._fields = {site: Field(-1, site, kept.group, own, item.dtype, "top") for site, own in heads.items()}
 
     def take(self, forward: Forward, site: Site, tile: Tile, start: int) -> None:
@@ -131,9 +138,21 @@ class _TopKeeper:
             write = partial(self._write, sample, replace(field, sample=sample.index), tile.heads, rows.rows)
             self._put(forward.lineage, [encode(values, field.dtype), keys, rest, stray], write)
 
-    def fuse(self, *what: Any) -> bool:
-        """The largest weights are taken from tiles."""
-        return False
+    def fuse(
+        self, forward: Forward, site: Site, call: AttentionCall, heads: tuple[int, ...], rows: Rows, by: Fused
+    ) -> bool:
+        """The largest weights in the engine's own way, where they are few."""
+        if self._item.k > by.most:
+            return False
+        found = find_place(forward, self._selection, site, call, rows, False)
+        if found is None:
+            return False
+        for sample, own, where in found:
+            field = replace(self._fields[site], sample=sample.index)
+            for top in by.top(call, heads, own, where, self._item.k, self._selection.keys, self._budget):
+                write = partial(self._write, sample, field, top.heads, where.shifted(own))
+                self._put(forward.lineage, [encode(top.values, field.dtype), top.positions, top.rest, top.stray], write)
+        return True
 
     def _write(
         self,

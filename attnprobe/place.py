@@ -195,10 +195,9 @@ def find_place(
 def fused_rows(field: Field, rows: Rows, place: Place, measured: Measured, scratch: Scratch) -> SampleRows:
     """What an engine measured, as measures are given rows."""
     first, some = field.heads.index(measured.heads[0]), len(measured.heads)
-    shifted = np.asarray(rows) + place.row_shift
     return SampleRows(
         weights=measured.values["max"].new_zeros(some, len(rows), 0),
-        rows=as_runs(shifted),
+        rows=place.shifted(rows),
         start=0,
         at=slice(first, first + some),
         query_length=place.query_length,

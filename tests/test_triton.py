@@ -95,9 +95,14 @@ def test_any_larger_call_equals_float64(spec: dict[str, Any], run: Run) -> None:
     run(triton_checks.check_drawn, spec)
 
 
-@pytest.mark.parametrize("name", list(checks.calls().keys() - {"more rows than columns"}))
+@pytest.mark.parametrize("name", sorted(checks.calls().keys() - {"more rows than columns"}))
 def test_measures_equal_their_definitions(name: str, run: Run) -> None:
     run(triton_checks.check_named_measures, name, DTYPES[len(name) % 3])
+
+
+@pytest.mark.parametrize("name", sorted(checks.calls().keys() - {"more rows than columns"}))
+def test_the_largest_weights_are_those_of_float64(name: str, run: Run) -> None:
+    run(triton_checks.check_named_top, name, DTYPES[len(name) % 3])
 
 
 @pytest.mark.parametrize(
@@ -107,6 +112,7 @@ def test_measures_equal_their_definitions(name: str, run: Run) -> None:
         triton_checks.check_padded_measures,
         triton_checks.check_long_measures,
         triton_checks.check_stray,
+        triton_checks.check_other_top,
         triton_checks.check_heads_in_turn,
     ],
 )

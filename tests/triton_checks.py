@@ -204,7 +204,7 @@ def check_compiles(width: int, dtype: torch.dtype, capability: int, parts: dict[
 
 def launches(call: AttentionCall) -> list[tuple[Any, dict[str, Any]]]:
     """Every kernel, and what it is launched with for a call."""
-    from attnprobe.engines.triton.kernels import folds, rows, weights
+    from attnprobe.engines.triton.kernels import folds, largest, rows, weights
     from attnprobe.engines.triton.operands import Operands
 
     operands = Operands.of(call, tuple(range(call.heads)), range(call.queries))
@@ -212,10 +212,13 @@ def launches(call: AttentionCall) -> list[tuple[Any, dict[str, Any]]]:
     normal = {"largest": number, "total": number}
     place = {"row_shift": 0, "column_shift": 0, "length": call.keys, "first": 4}
     row = {"reach": 64, "ids": operands.common["rows"], "numbers": number, "POSITIONS": True, "IDS": True}
+    top = {name: place[name] for name in ("column_shift", "length", "first")}
+    top |= {"last": 9, "positions": operands.common["rows"], "K": 8, "values": number, "among": number}
     fold = {"last_low": 0, "last_high": 64, "received": number, "pooled": number, "distances": number}
     fold |= {"down_count": 150, "unit_count": 150, "block_count": 10, "DISTANCES": True, "CELL": 2, "UNIT": 2}
     return [
         (rows.measure, {**operands.common, **operands.sinks, **place, **row}),
+        (largest.largest, {**operands.common, **operands.sinks, **top, "strays": number}),
         (folds.fold, {**operands.common, **normal, **place, **fold}),
         (weights.normalise, {**operands.common, **operands.sinks, **normal, "sink_mass": number, "valid": byte}),
         (weights.write, {**operands.common, **normal, "weights": number, "low": 0, "width": call.keys}),
@@ -369,6 +372,58 @@ def check_stray(device: str) -> None:
     assert abs(got.stray.item() - want) <= 1e-5 and want > 0.1
 
 
+def check_top(call: AttentionCall, device: str, rows: range | None = None, pad: int = 0) -> None:
+    """The largest weights of one sample, its first `pad` columns being padding: of all keys, and of some."""
+    from attnprobe.engines.fused import Place
+    from attnprobe.engines.triton import fused
+
+    by, heads = fused(covered(call, device)), tuple(range(call.heads))
+    assert by is not None and by.most >= 8
+    weights, _, logits = checks.formula(call)
+    rows = range(call.queries) if rows is None else rows
+    place = Place(0, call.diagonal - pad, -pad, call.keys - pad, call.keys - pad)
+    for k, keys in ((1, slice(None)), (5, slice(2, 9)), (8, slice(None))):
+        (got,) = poisoned(lambda: list(by.top(on(call, device), heads, rows, place, k, keys, 1 << 20)))  # noqa: B023
+        bound = (1e-6 + 4 * checks.EPS * logits[0][:, list(rows)].abs().amax(-1)).numpy()[..., None]
+        values, at, rest = (part.cpu().numpy() for part in (got.values, got.positions, got.rest))
+        assert got.heads == heads and values.shape == at.shape == (len(heads), len(rows), k)
+        dense = weights[0][:, list(rows), pad:].numpy()
+        for head in heads:
+            whole = reference.Map(dense[head], dense[head].any(-1))
+            want, _, left = reference.top(whole, k, keys)
+            assert (np.abs(values[head] - want) <= bound[head]).all(), (k, keys)
+            assert np.allclose(rest[head], left, atol=1e-5)
+            chosen = at[head] >= 0
+            assert (chosen == (values[head] > 0)).all() and (np.diff(values[head], axis=-1) <= 0).all()
+            there = np.take_along_axis(dense[head], np.maximum(at[head], 0), 1)
+            assert (np.abs(there - values[head])[chosen] <= np.broadcast_to(bound[head], there.shape)[chosen]).all()
+            allowed = (at[head] >= (keys.start or 0)) & (at[head] < (keys.stop or dense.shape[2]))
+            assert allowed[chosen].all()
+            assert all(len(set(row[row >= 0])) == (row >= 0).sum() for row in at[head])
+
+
+def check_named_top(name: str, dtype: torch.dtype, device: str) -> None:
+    """The largest weights of one of the named calls."""
+    call = checks.calls()[name]
+    check_top(checks.replace(call, query=call.query.to(dtype), key=call.key.to(dtype)), device)
+
+
+def check_other_top(device: str) -> None:
+    """Behind padding; of many blocks of keys; and of equal weights the ones at the lowest positions."""
+    from attnprobe.engines.fused import Place
+    from attnprobe.engines.triton import fused
+
+    mask = (torch.arange(40) >= 3)[None, None, None]
+    check_top(checks.random_call(batch=1, rows=40, columns=40, mask=mask, causal="upper-left"), device, range(3, 40), 3)
+    check_top(checks.random_call(batch=1, rows=20, columns=130, causal="bottom-right", gain=0.3), device)
+    flat = on(checks.random_call(batch=1, rows=40, columns=40, causal="upper-left", gain=0.0), device)
+    flat.query.mul_(-1)  # zeros of either sign
+    by = fused(flat)
+    assert by is not None
+    (got,) = by.top(flat, (0, 1), range(20, 40), Place(0, 0, 0, 40, 40), 4, slice(None), 1 << 20)
+    assert (got.positions.cpu() == torch.arange(4)).all()
+
+
 def check_heads_in_turn(device: str) -> None:
     """With a small budget heads come a few at a time, and measure the same."""
     from attnprobe.engines.fused import Place
@@ -389,13 +444,18 @@ def check_recording(name: str, device: str) -> None:
     import models
 
     import attnprobe as ap
-    from attnprobe.engines.triton import measuring
+    from attnprobe.engines.triton import measuring, ranking
 
     model = models.gpt2(n_layer=1, n_head=2, n_embd=32).to(device)
-    keep = [ap.Weights(), ap.Measures("all", measure_checks.NAMES)]
+    keep = [ap.Weights(), ap.Measures("all", measure_checks.NAMES), ap.TopK("all", 5)]
     launched = []
     before = measuring.launch
-    measuring.launch = lambda *given, **named: (launched.append(given[0]), before(*given, **named))
+
+    def watched(kernel: Any, *given: Any, **named: Any) -> None:
+        launched.append(kernel.base_fn.__name__)
+        before(kernel, *given, **named)
+
+    measuring.launch = ranking.launch = watched
     try:
         with torch.no_grad(), ap.record(model, keep=keep, engine="triton") as rec:
             if name == "generate":
@@ -407,6 +467,6 @@ def check_recording(name: str, device: str) -> None:
                 for part in models.ids(2, 20).to(device).split(7, 1):
                     model(part)
     finally:
-        measuring.launch = before
-    assert len(launched) >= 2 * len(model.transformer.h), "the kernels were not used"
+        measuring.launch = ranking.launch = before
+    assert set(launched) == {"measure", "fold", "largest"}, launched
     measure_checks.check_run(rec.run)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from attnprobe.call import AttentionCall, Rows
 from attnprobe.measures import Chosen, Tokens
-from attnprobe.shapes import Bool, Float
+from attnprobe.shapes import Bool, Float, Int
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,12 @@ class Place:
     prompt_length: int = 0
     tokens: Tokens | None = None
 
+    def shifted(self, rows: Rows) -> Rows:
+        """The positions of the call's rows."""
+        if isinstance(rows, range):
+            return range(rows.start + self.row_shift, rows.stop + self.row_shift, rows.step)
+        return tuple(row + self.row_shift for row in rows)
+
 
 @dataclass(frozen=True)
 class Measured:
@@ -64,6 +70,20 @@ class Measured:
     stray: Tensor
 
 
+@dataclass(frozen=True)
+class Top:
+    """The largest weights of some heads and rows, ``[head, row, k]``, as `attnprobe.topk.largest` gives them.
+
+    `rest` is the mass of the others, `stray` the largest weight on a column that is not of the sample.
+    """
+
+    heads: tuple[int, ...]
+    values: Float[Tensor, "head row k"]
+    positions: Int[Tensor, "head row k"]
+    rest: Float[Tensor, "head row"]
+    stray: Tensor
+
+
 @runtime_checkable
 class Fused(Protocol):
     """The fused forms of an engine."""
@@ -81,3 +101,12 @@ class Fused(Protocol):
         budget: int,
     ) -> Iterator[Measured]:
         """The measures of rows of a call's sample, some of the heads at a time: as many as fit `budget` bytes."""
+
+    @property
+    def most(self) -> int:
+        """Of how many weights a row the largest are found at most."""
+
+    def top(
+        self, call: AttentionCall, heads: tuple[int, ...], rows: Rows, place: Place, k: int, keys: slice, budget: int
+    ) -> Iterator[Top]:
+        """The `k` largest weights of rows of a call's sample on a range of keys, some of the heads at a time."""

@@ -2,17 +2,17 @@
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from attnprobe.call import AttentionCall, Rows
-from attnprobe.engines.fused import Measured, Place
+from attnprobe.engines.fused import Measured, Place, Top
 from attnprobe.engines.layout import SHARE
 from attnprobe.engines.triton.launch import launch
-from attnprobe.engines.triton.operands import Operands
+from attnprobe.engines.triton.operands import Operands, of_sample
+from attnprobe.engines.triton.ranking import MOST, top_of_rows
 from attnprobe.measures import Chosen
 from attnprobe.measures.distances import BINS
 from attnprobe.measures.pooled import cell_size
@@ -72,11 +72,22 @@ class KernelMeasures:
         budget: int,
     ) -> Iterator[Measured]:
         """The measures of rows of a call's sample, some of the heads at a time: as many as fit `budget` bytes."""
-        own, asked = _of_sample(call, place.batch), [parse(one.name) for one in chosen]
+        own, asked = of_sample(call, place.batch), [parse(one.name) for one in chosen]
         folds = any(name not in ROWS for name, _ in asked)
         several = max(1, budget // SHARE // _bytes_of_head(len(rows), place, folds))
         for first in range(0, len(heads), several):
             yield self._measure(own, heads[first : first + several], rows, place, asked)
+
+    @property
+    def most(self) -> int:
+        """Of how many weights a row the largest are found at most."""
+        return MOST
+
+    def top(
+        self, call: AttentionCall, heads: tuple[int, ...], rows: Rows, place: Place, k: int, keys: slice, budget: int
+    ) -> Iterator[Top]:
+        """The `k` largest weights of rows of a call's sample on a range of keys, some of the heads at a time."""
+        return top_of_rows(call, heads, rows, place, k, keys, budget)
 
     def _measure(
         self, own: AttentionCall, heads: tuple[int, ...], rows: Rows, place: Place, asked: Sequence[tuple[str, int]]
@@ -105,7 +116,7 @@ class KernelMeasures:
             values["previous"][:, 0] = torch.nan
         for name in names & IDS:
             assert ids is not None, "a measure that needs ids is not computed without them"
-            first = ids.counts(_shifted(rows, place.row_shift)) == 0
+            first = ids.counts(place.shifted(rows)) == 0
             values[name] = numbers[ROWS[name]].masked_fill(
                 torch.from_numpy(first).to(operands.device, non_blocking=True), torch.nan
             )
@@ -220,20 +231,3 @@ def _bytes_of_head(rows: int, place: Place, folds: bool) -> int:
     keys, unit = place.key_length, min(cell_size(place.key_length), smallest_block())
     pooled = 2 * -(-place.query_length // cell_size(place.query_length)) * -(-keys // unit)
     return FLOAT * (NUMBERS * rows + 5 * keys + 2 * pooled)
-
-
-def _of_sample(call: AttentionCall, row: int) -> AttentionCall:
-    """The call of one row of the batch."""
-
-    def one(part: Tensor | None) -> Tensor | None:
-        return part if part is None or part.shape[0] == 1 else part[row : row + 1]
-
-    sinks = one(call.sinks) if call.sinks is not None and call.sinks.dim() == 4 else call.sinks
-    query, key = call.query[row : row + 1], call.key[row : row + 1]
-    return replace(call, query=query, key=key, mask=one(call.mask), bias=one(call.bias), sinks=sinks)
-
-
-def _shifted(rows: Rows, by: int) -> Rows:
-    if isinstance(rows, range):
-        return range(rows.start + by, rows.stop + by, rows.step)
-    return tuple(row + by for row in rows)

@@ -1,7 +1,7 @@
 """What kernels are given of a call: pointers, strides, and the constants that they are compiled for."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -57,13 +57,13 @@ class Operands:
             "lowest_mask": 0.0 if mask is None or boolean else torch.finfo(mask.dtype).min,
             "GROUP": call.heads // call.kv_heads,
             "HEAD_DIM": width,
-            "BLOCK_D": max(_power(width), SMALLEST_BLOCK),
+            "BLOCK_D": max(power(width), SMALLEST_BLOCK),
             "MASK": 0 if mask is None else 1 if boolean else 2,
             "BIAS": call.bias is not None,
             "CAP": call.cap is not None,
             "CAUSAL": call.causal != "none",
             "WINDOW": call.window is not None,
-            "SIZE": min(_power(len(rows)), MOST_ROWS),
+            "SIZE": min(power(len(rows)), MOST_ROWS),
         }
         sinks = call.sinks
         if sinks is not None:
@@ -93,6 +93,17 @@ def _as_bytes(mask: Tensor | None) -> Tensor | None:
     return mask.view(torch.uint8) if mask is not None and mask.dtype == torch.bool else mask
 
 
-def _power(number: int) -> int:
+def power(number: int) -> int:
     """The smallest power of two that is no less."""
     return 1 << max(number - 1, 0).bit_length()
+
+
+def of_sample(call: AttentionCall, row: int) -> AttentionCall:
+    """The call of one row of the batch."""
+
+    def one(part: Tensor | None) -> Tensor | None:
+        return part if part is None or part.shape[0] == 1 else part[row : row + 1]
+
+    sinks = one(call.sinks) if call.sinks is not None and call.sinks.dim() == 4 else call.sinks
+    query, key = call.query[row : row + 1], call.key[row : row + 1]
+    return replace(call, query=query, key=key, mask=one(call.mask), bias=one(call.bias), sinks=sinks)

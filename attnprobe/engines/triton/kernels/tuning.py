@@ -11,7 +11,7 @@ from attnprobe.engines.triton.kernels.logits import INTERPRETED
 KEY = ["BLOCK_D", "MASK", "BIAS", "CAUSAL", "WINDOW", "SIZE"]
 # Numbers that change from call to call, in generation with every token: no kernel is compiled anew for them.
 CHANGING = ["head_count", "row_count", "keys", "diagonal", "window", "low"]
-CHANGING += ["row_shift", "column_shift", "length", "first", "reach", "last_low", "last_high"]
+CHANGING += ["row_shift", "column_shift", "length", "first", "last", "reach", "last_low", "last_high"]
 TRIALS = 5
 QUERIES = 32 << 10  # bytes
 LEAST = 32  # rows of the block that fits every device, whatever the head
