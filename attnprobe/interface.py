@@ -90,7 +90,6 @@ def _know_eager(cls: type) -> None:
     _eager[cls] = _eager_of(cls)
 
 
-@functools.cache
 def _eager_of(cls: type) -> Callable[..., Any]:
     """The eager function that an attention class names in its methods: what it would have run without us."""
     for base in cls.__mro__:

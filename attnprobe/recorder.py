@@ -27,7 +27,7 @@ from attnprobe.registry import meaning_of, unknown
 from attnprobe.routes import NO_SOFTMAX, REGISTRY
 from attnprobe.run import Run, open_run
 from attnprobe.seen import refuse_untraced
-from attnprobe.sites import SOURCE, Anatomy, find_sites
+from attnprobe.sites import SOURCE, find_sites
 from attnprobe.sizes import parse_bytes
 from attnprobe.store.directory import DirectoryWriter
 from attnprobe.store.memory import MemoryStore

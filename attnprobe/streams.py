@@ -77,7 +77,7 @@ class Streams:
     # --- inside of compiled code, of which only tensors are seen -------------------------------------------------
 
     def enter(self, cache: Any) -> None:
-        """This thread enters compiled code that is given this key cache, or None."""
+        """Compiled code is entered by this thread, and given this key cache, or None."""
         within = Within(None if cache is None else caching.Before(cache))
         self._within.setdefault(threading.get_ident(), []).append(within)
 

@@ -102,6 +102,7 @@ def tell_call(
     mask, extras
         The mask that the function was given, and its keyword arguments.
     """
+    query, key, value, output = tensors
     odd = ""
     if mask is not None and not isinstance(mask, Tensor):
         odd = "a mask " + _ODD.format(type(mask).__name__)
@@ -112,7 +113,10 @@ def tell_call(
         _order,
         mark.site,
         implementation,
-        *[tensor.detach() for tensor in tensors],
+        query.detach(),
+        _as_read(implementation, query, key, value, mask).detach(),
+        value.detach(),
+        output.detach(),
         _tensor(mask),
         _tensor(extras.get("position_bias")),
         _tensor(extras.get("s_aux") if sinks is None else sinks),
@@ -126,6 +130,22 @@ def tell_call(
         extras.get("dropout") or 0.0,
         odd,
     )
+
+
+def _as_read(implementation: str, query: Tensor, key: Tensor, value: Tensor, mask: Any) -> Tensor:
+    """The keys as the kernel reads them: repeated for each query head, where the function repeats grouped ones.
+
+    A compiler makes these in one go. Were it to make the grouped ones beside them, for us, it would cut its loops
+    elsewhere, and round other numbers.
+    """
+    grouped = mask is None and key.shape[-1] == value.shape[-1] <= 256  # as transformers' use_gqa_in_sdpa
+    if implementation not in ("sdpa", "eager") or (implementation == "sdpa" and grouped):
+        return key
+    batch, heads, count, size = key.shape
+    times = query.shape[1] // heads
+    if times == 1:
+        return key
+    return key[:, :, None, :, :].expand(batch, heads, times, count, size).reshape(batch, heads * times, count, size)
 
 
 def _tensor(given: Any) -> Tensor | None:
@@ -199,4 +219,3 @@ def tell_start(backbone: nn.Module, mark: Mark, arguments: Mapping[str, Any]) ->
 def tell_end(mark: Mark) -> None:
     """Tell that it returned."""
     _end(_order, mark.site)
-
