@@ -106,7 +106,9 @@ class Fleet:
 
     def kill(self, chance: random.Random) -> None:
         """Kill one that has not finished; one that is just being started again is started once more."""
-        self._say(chance.choice(sorted(set(range(WRITERS)) - self.finished)))
+        working = sorted(set(range(WRITERS)) - self.finished)
+        if working:  # the last may have finished since the loop looked
+            self._say(chance.choice(working))
 
     def close(self) -> None:
         self._server.communicate(timeout=30)
@@ -129,7 +131,7 @@ def newly(run: Path, seen: set[str]) -> Iterator[str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("count", "pause", "kills"), [(160, 0.02, 12), pytest.param(1200, 0.03, 120, marks=pytest.mark.faults)]
+    ("count", "pause", "kills"), [(160, 0.02, 12), pytest.param(2000, 0.03, 80, marks=pytest.mark.faults)]
 )
 def test_killed_writers_and_a_reader(tmp_path: Path, count: int, pause: float, kills: int) -> None:
     run, chance = tmp_path / "run", random.Random(5)
