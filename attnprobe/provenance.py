@@ -16,11 +16,12 @@ from attnprobe.keep import Kept
 from attnprobe.store.base import Manifest
 from attnprobe.version import VERSION
 
-SAMPLED = 64  # numbers of each parameter that the fingerprint looks at
+AT_ONCE = 1 << 18  # numbers of a parameter that the fingerprint sums at once
+_BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
-def describe_model(model: nn.Module) -> dict[str, Any]:
-    """Class, name, revision, and hashes of the configuration and of some of the parameters of a model."""
+def describe_model(model: nn.Module, hashed: bool = True) -> dict[str, Any]:
+    """Class, name, revision, and hashes of the configuration and, if wanted, of the parameters of a model."""
     config: Any = getattr(model, "config", None)
     parameter = next(model.parameters(), None)
     return {
@@ -28,7 +29,7 @@ def describe_model(model: nn.Module) -> dict[str, Any]:
         "name": getattr(config, "_name_or_path", None) or None,
         "revision": getattr(config, "_commit_hash", None),
         "config_xxh3": xxhash.xxh3_64_hexdigest(_configuration(config).encode()),
-        "parameters_xxh3": fingerprint(model),
+        "parameters_xxh3": fingerprint(model) if hashed else None,
         "attention": getattr(config, "_attn_implementation", None),
         "dtype": None if parameter is None else str(parameter.dtype).removeprefix("torch."),
         "device": None if parameter is None else parameter.device.type,
@@ -47,7 +48,7 @@ def _configuration(config: Any) -> str:
 
 
 def fingerprint(model: nn.Module) -> str | None:
-    """A hash of the first numbers of every parameter: another checkpoint of the same configuration has another one.
+    """A hash of every parameter: of the sums of its rows and of its columns, as bits. One pass, on their device.
 
     None where parameters are not at hand (on the meta device, offloaded, sharded).
     """
@@ -55,12 +56,27 @@ def fingerprint(model: nn.Module) -> str | None:
     for parameter in model.parameters():
         if type(parameter) is not nn.Parameter or parameter.device.type == "meta":
             return None
-        some = parameter.detach().flatten()[:SAMPLED] if parameter.dim() else parameter.detach()[None]
-        parts.setdefault(str(parameter.device), []).append(some.contiguous().view(torch.uint8))
+        parts.setdefault(str(parameter.device), []).extend(_sums(parameter.detach()))
     digest = xxhash.xxh3_64()
     for own in parts.values():  # one copy a device
         digest.update(torch.cat(own).cpu().numpy().tobytes())
     return digest.hexdigest()
+
+
+def _sums(parameter: Tensor) -> list[Tensor]:
+    """Sums of rows and of columns of the bits of a parameter, in int64, which wraps around."""
+    if parameter.is_complex():
+        parameter = torch.view_as_real(parameter)
+    rows = (
+        parameter.reshape(parameter.shape[0] if parameter.dim() else 1, -1).contiguous().view(_BITS[parameter.itemsize])
+    )
+    height = max(1, AT_ONCE // max(1, rows.shape[1]))
+    across, down = [], torch.zeros(rows.shape[1], dtype=torch.int64, device=rows.device)
+    for part in torch.split(rows, height):
+        wide = part.long()
+        across.append(wide.sum(1))
+        down += wide.sum(0)
+    return [*across, down]
 
 
 def make_manifest(

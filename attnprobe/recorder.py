@@ -93,7 +93,8 @@ class Recorder:
             self._planners = {
                 name: Planner(self._model, self._anatomy, items, self._budget, self._to, stream=name) for name in names
             }
-        manifest = make_manifest(describe_model(self._model), self._anatomy.sites, self._kept, self._text, self._data)
+        described = describe_model(self._model, hashed=self._to is not None)  # by which a resume knows it again
+        manifest = make_manifest(described, self._anatomy.sites, self._kept, self._text, self._data)
         if self._to is None:
             self._store = MemoryStore(manifest)
         else:

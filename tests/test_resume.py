@@ -393,11 +393,24 @@ def test_workers_number_their_samples_apart(tmp_path: Path) -> None:
 def test_a_model_with_other_parameters_is_another(tmp_path: Path) -> None:
     record_texts(tmp_path / "run", TEXTS[:1])
     model, tokenizer = demo.load()
+    weight = model.transformer.h[2].attn.c_attn.weight
+
+    def change(where: Any, values: torch.Tensor) -> None:
+        kept = weight[where].clone()
+        weight[where] = values
+        with pytest.raises(StoreError, match="of another model: parameters_xxh3 was"):
+            with ap.record(model, tokenizer, to=tmp_path / "run", layers="0", resume=True):
+                pass
+        weight[where] = kept
+
     with torch.no_grad():
-        next(model.parameters()).view(-1)[0] += 1
-    with pytest.raises(StoreError, match="of another model: parameters_xxh3 was"):
-        with ap.record(model, tokenizer, to=tmp_path / "run", layers="0", resume=True):
-            pass
+        change((77, 301), weight[77, 301] + 1)
+        change((slice(40, 60), slice(20, 40)), torch.zeros(20, 20))  # a head
+        change([3, 19], weight[[19, 3]])
+        change((slice(None), [0, 20]), weight[:, [20, 0]])
+    with ap.record(model, tokenizer, to=tmp_path / "run", layers="0", resume=True) as rec:
+        assert rec.done
+        model(**tokenizer(TEXTS[1], return_tensors="pt"))
 
 
 def test_flushing_makes_what_has_ended_durable(tmp_path: Path) -> None:
