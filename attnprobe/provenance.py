@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+import numpy as np
 import torch
 import xxhash
 from torch import Tensor, nn
@@ -70,6 +71,8 @@ def _sums(parameter: Tensor) -> list[Tensor]:
     rows = (
         parameter.reshape(parameter.shape[0] if parameter.dim() else 1, -1).contiguous().view(_BITS[parameter.itemsize])
     )
+    if rows.device.type == "cpu":  # many small sums of torch would each wake its threads
+        return [torch.from_numpy(rows.numpy().sum(axis, dtype=np.int64)) for axis in (1, 0)]
     height = max(1, AT_ONCE // max(1, rows.shape[1]))
     across, down = [], torch.zeros(rows.shape[1], dtype=torch.int64, device=rows.device)
     for part in torch.split(rows, height):
