@@ -22,6 +22,7 @@ from attnprobe.measures import Tokens, choose
 from attnprobe.measures.measurer import Measurer
 from attnprobe.place import fused_rows
 from attnprobe.scratch import Scratch
+from attnprobe.store.reading import kept_rows, read_rows
 
 SITE = Site("it", "self", "", 0, 4, 1)
 NAMES = measure_checks.WITH_SINK
@@ -440,14 +441,13 @@ def check_heads_in_turn(device: str) -> None:
 
 
 def check_recording(name: str, device: str) -> None:
-    """Measures of a whole model, recorded through the kernels, are those of the recorded weights."""
+    """What is measured of a whole model through the kernels is what its weights say, and what torch's tiles do."""
     import models
 
     import attnprobe as ap
     from attnprobe.engines.triton import measuring, ranking
 
     model = models.gpt2(n_layer=1, n_head=2, n_embd=32).to(device)
-    keep = [ap.Weights(), ap.Measures("all", measure_checks.NAMES), ap.TopK("all", 5)]
     launched = []
     before = measuring.launch
 
@@ -455,9 +455,8 @@ def check_recording(name: str, device: str) -> None:
         launched.append(kernel.base_fn.__name__)
         before(kernel, *given, **named)
 
-    measuring.launch = ranking.launch = watched
-    try:
-        with torch.no_grad(), ap.record(model, keep=keep, engine="triton") as rec:
+    def record(keep: list[Any], engine: str) -> Any:
+        with torch.no_grad(), ap.record(model, keep=keep, engine=engine) as rec:
             if name == "generate":
                 batch = {key: part.to(device) for key, part in models.padded([20, 12], "left").items()}
                 model.generate(**batch, max_new_tokens=3, min_new_tokens=3, pad_token_id=0)
@@ -466,7 +465,25 @@ def check_recording(name: str, device: str) -> None:
             else:
                 for part in models.ids(2, 20).to(device).split(7, 1):
                     model(part)
+        return rec.run
+
+    top = [ap.TopK("all", 5)]
+    measuring.launch = ranking.launch = watched
+    try:
+        run, mine = record([ap.Weights(), ap.Measures("all", measure_checks.NAMES)], "triton"), record(top, "triton")
     finally:
         measuring.launch = ranking.launch = before
     assert set(launched) == {"measure", "fold", "largest"}, launched
-    measure_checks.check_run(rec.run)
+    measure_checks.check_run(run)
+    other = record(top, "torch")
+    for sample in other.samples:
+        fields = {field.what: (field, pieces) for field, pieces in other.reader.fields(sample.index).items()}
+        found = {field.what: (field, pieces) for field, pieces in mine.reader.fields(sample.index).items()}
+        assert fields.keys() == found.keys() == {"top", "top_keys", "top_rest"}
+        for what, (field, pieces) in fields.items():
+            rows, width = kept_rows(pieces), 1 if what == "top_rest" else 5
+            want, got = (
+                read_rows(one.reader, which, held, field.heads, rows, range(width))
+                for one, (which, held) in ((other, (field, pieces)), (mine, found[what]))
+            )
+            assert np.array_equal(got, want) if what == "top_keys" else np.allclose(got, want, atol=2e-6), what

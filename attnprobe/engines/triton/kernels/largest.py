@@ -22,7 +22,7 @@ def _pack(logits, position):
     logits = tl.where(logits == 0.0, 0.0, logits)  # -0.0 is no less than 0.0
     bits = logits.to(tl.int32, bitcast=True)
     ordered = (bits ^ ((bits >> 31) & LAST)).to(tl.int64)
-    return (ordered << 32) | (LAST - position).to(tl.int64)
+    return (ordered << 32) | (position ^ LAST).to(tl.int64)  # of positions, LAST less each
 
 
 @tuned
@@ -98,7 +98,7 @@ def largest(
     logits = (ordered ^ ((ordered >> 31) & LAST)).to(tl.float32, bitcast=True)
     found = best > LOWEST
     weights = tl.where(found, shares(tl.where(found, logits, float("-inf")), higher) / total[:, None], 0.0)
-    places = LAST - (best & LAST).to(tl.int32)
+    places = (best & LAST).to(tl.int32) ^ LAST
     ranks = out[:, None] * K + tl.arange(0, K)[None, :]
     tl.store(values + ranks, weights, mask=there[:, None])
     tl.store(positions + ranks, tl.where(weights == 0.0, -1, places), mask=there[:, None])
