@@ -42,6 +42,11 @@ class Levels:
         return tuple(sorted({level for _, level in self._kept}))
 
     @cached_property
+    def _rows(self) -> Int[np.ndarray, " row"]:
+        """Positions of the rows that were kept; a viewer asks for many patches."""
+        return np.asarray(self.map.kept, np.int64)
+
+    @cached_property
     def _kept(self) -> dict[tuple[str, int], list["_Patches"]]:
         found: dict[tuple[str, int], list[_Patches]] = {}
         for field, pieces in self.fields:
@@ -107,7 +112,7 @@ class Levels:
         kept = self._columns(level)
         low, high = (min(max(one - across.start, 0), len(across)) for one in (kept.start, kept.stop))
         wanted = np.array([self.map.number]), np.arange(down.start, down.stop), np.arange(across.start, across.stop)
-        missing = np.isin(wanted[1], np.asarray(self.map.kept, np.int64) >> level)
+        missing = np.isin(wanted[1], self._rows >> level)
         for patches in reversed(self._kept[how, level]):  # what was named first is written last
             for rows in patches.rows(down):
                 values[0, rows, low:high], missing[rows] = 0, False
@@ -123,7 +128,7 @@ class Levels:
         size = 1 << level
         kept = self._columns(level)
         own = range(max(across.start, kept.start), min(across.stop, kept.stop))
-        every = np.asarray(self.map.kept)
+        every = self._rows
         if not own or not len(every):
             return values
         columns = range(max(own.start * size, self.map.kept_keys.start), min(own.stop * size, self.map.kept_keys.stop))

@@ -68,9 +68,8 @@ def _sums(parameter: Tensor) -> list[Tensor]:
     """Sums of rows and of columns of the bits of a parameter, in int64, which wraps around."""
     if parameter.is_complex():
         parameter = torch.view_as_real(parameter)
-    rows = (
-        parameter.reshape(parameter.shape[0] if parameter.dim() else 1, -1).contiguous().view(_BITS[parameter.itemsize])
-    )
+    numbers = parameter.flatten(1) if parameter.dim() > 1 else parameter.reshape(-1, 1)  # it may be empty
+    rows = numbers.contiguous().view(_BITS[parameter.itemsize])
     if rows.device.type == "cpu":  # many small sums of torch would each wake its threads
         return [torch.from_numpy(rows.numpy().sum(axis, dtype=np.int64)) for axis in (1, 0)]
     height = max(1, AT_ONCE // max(1, rows.shape[1]))

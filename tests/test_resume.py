@@ -24,6 +24,7 @@ import attnprobe as ap
 from attnprobe import demo
 from attnprobe.errors import CorruptRun, RunExists, SelectionError, StoreError
 from attnprobe.fields import Block, Sample
+from attnprobe.provenance import fingerprint
 from attnprobe.store import directory, journal, validate_fields
 from attnprobe.store.base import Manifest
 from attnprobe.store.directory import DirectoryWriter
@@ -411,6 +412,19 @@ def test_a_model_with_other_parameters_is_another(tmp_path: Path) -> None:
     with ap.record(model, tokenizer, to=tmp_path / "run", layers="0", resume=True) as rec:
         assert rec.done
         model(**tokenizer(TEXTS[1], return_tensors="pt"))
+
+
+def test_parameters_of_any_shape_are_hashed() -> None:
+    def of(*shapes: tuple[int, ...], dtype: torch.dtype = torch.float32) -> str | None:
+        model = torch.nn.Module()
+        for number, shape in enumerate(shapes):
+            model.register_parameter(f"p{number}", torch.nn.Parameter(torch.ones(shape, dtype=dtype)))
+        return fingerprint(model)
+
+    shapes = ((), (0,), (0, 3), (3, 0), (5,), (2, 3, 4))
+    for dtype in (torch.float32, torch.bfloat16, torch.float64, torch.complex64):
+        assert of(*shapes, dtype=dtype) == of(*shapes, dtype=dtype) is not None
+    assert of((5,)) != of((6,))
 
 
 def test_flushing_makes_what_has_ended_durable(tmp_path: Path) -> None:
