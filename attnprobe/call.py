@@ -148,7 +148,7 @@ class AttentionCall:
             return False
         first = min(rows) + 1
         column = torch.arange(first, max(first, stop))
-        ahead = column > _numbers(rows, column.device)[:, None]
+        ahead = column > numbers_of(rows, column.device)[:, None]
         return not bool((attends(_rows(self.mask, rows)[..., first : max(first, stop)]) & ahead).any())
 
     def restrict_(
@@ -170,13 +170,13 @@ class AttentionCall:
                 logits += mask
             logits.masked_fill_(~attends(mask), -torch.inf)
         if self.allowed is not None:
-            numbers = torch.arange(self.batch, device=logits.device), _numbers(heads, logits.device)
-            places = _numbers(rows, logits.device), torch.arange(start, stop, device=logits.device)
+            numbers = torch.arange(self.batch, device=logits.device), numbers_of(heads, logits.device)
+            places = numbers_of(rows, logits.device), torch.arange(start, stop, device=logits.device)
             seen = self.allowed(*(n.view(-1, *[1] * (3 - i)) for i, n in enumerate((*numbers, *places))))
             logits.masked_fill_(~seen, -torch.inf)
         if self.causal != "none" or self.window is not None:
             # Only columns right of the first row's own one (or left of the last row's window) can be excluded.
-            own = _numbers(rows, logits.device)[:, None] + self.diagonal
+            own = numbers_of(rows, logits.device)[:, None] + self.diagonal
             first = start if self.window is not None else max(start, min(rows) + self.diagonal + 1)
             if first < stop:
                 column = torch.arange(first, stop, device=logits.device)
@@ -202,7 +202,7 @@ def attends(mask: Shaped[Tensor, "*shape"]) -> Bool[Tensor, "*shape"]:
     return mask > torch.finfo(mask.dtype).min
 
 
-def _numbers(rows: Rows, device: torch.device) -> Tensor:
+def numbers_of(rows: Rows, device: torch.device) -> Tensor:
     """Rows as a tensor; a range is made on the device, so that nothing waits for a copy."""
     if isinstance(rows, range):
         return torch.arange(rows.start, rows.stop, rows.step, device=device)

@@ -7,14 +7,17 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
+from attnprobe.call import AttentionCall, GivenWeights
 from attnprobe.codes import encode
-from attnprobe.engines import Tile
-from attnprobe.fields import Block, Field, Site
+from attnprobe.engines import Engine, Fused, Tile, fused_of
+from attnprobe.engines.given import given_tiles
+from attnprobe.fields import Block, Field, Rows, Site
 from attnprobe.keep import Kept, Measures, TopK, Weights
 from attnprobe.lineage import Forward, Lineage
 from attnprobe.measures.base import IDS
 from attnprobe.measures.measurer import Measurer, RowValues
-from attnprobe.place import check_stray, place, sample_rows
+from attnprobe.measures.rows import SampleRows
+from attnprobe.place import check_stray, find_place, fused_rows, place, sample_rows
 from attnprobe.samples import Growing
 from attnprobe.scratch import Scratch
 from attnprobe.shapes import Float, Int, Shaped
@@ -35,6 +38,11 @@ class Keeper(Protocol):
     def take(self, forward: Forward, site: Site, tile: Tile, start: int) -> None:
         """Take a tile of a forward pass, whose first column is the slot `start`."""
 
+    def fuse(
+        self, forward: Forward, site: Site, call: AttentionCall, heads: tuple[int, ...], rows: Rows, by: Fused
+    ) -> bool:
+        """Take these heads and rows of a call at once, without tiles, if that can be; whether it was."""
+
     def finish(self, sample: Growing) -> None:
         """Write what is known only now that the sample has ended."""
 
@@ -42,14 +50,42 @@ class Keeper(Protocol):
         """Forget a sample."""
 
 
-def make_keeper(kept: Kept, numbers: dict[Site, int], store: Writer, put: Put, scratch: Scratch) -> Keeper:
+def make_keeper(kept: Kept, numbers: dict[Site, int], store: Writer, put: Put, scratch: Scratch, budget: int) -> Keeper:
     """The keeper of an item; `numbers` are the sites' as in ``kept.heads``."""
     heads = {site: kept.heads[number] for site, number in numbers.items() if number in kept.heads}
     if isinstance(kept.item, Weights):
         return _WeightsKeeper(kept, kept.item, heads, store, put)
     if isinstance(kept.item, TopK):
-        return _TopKeeper(kept, kept.item, heads, store, put, scratch)
-    return _MeasuresKeeper(kept, kept.item, heads, store, put, scratch)
+        return _TopKeeper(kept, kept.item, heads, store, put, scratch, budget)
+    return _MeasuresKeeper(kept, kept.item, heads, store, put, scratch, budget)
+
+
+def feed(
+    keepers: Sequence[Keeper],
+    forward: Forward,
+    site: Site,
+    call: AttentionCall | GivenWeights,
+    heads: tuple[int, ...],
+    rows: Rows,
+    engine: Engine,
+    budget: int,
+    scratch: Scratch,
+) -> None:
+    """Give keepers some heads and rows of a call: at once where that can be, else tile by tile."""
+    by = fused_of(engine, call)
+    left = list(keepers)
+    if by is not None and isinstance(call, AttentionCall) and len(rows):
+        left = [keeper for keeper in keepers if not keeper.fuse(forward, site, call, heads, rows, by)]
+    if not left:
+        return
+    memory = None if any(keeper.holds for keeper in left) else scratch
+    if isinstance(call, GivenWeights):
+        tiles = given_tiles(call, heads, rows, budget, memory)
+    else:
+        tiles = engine(call, heads, rows, budget, memory)
+    for tile in tiles:
+        for keeper in left:
+            keeper.take(forward, site, tile, tile.start + call.key_offset)
 
 
 class _WeightsKeeper:
@@ -66,6 +102,10 @@ class _WeightsKeeper:
         write = partial(place, self._store, forward, self._selection, field, tile.heads, tile.rows, start, *known)
         self._put(forward.lineage, [tile.weights], write)
 
+    def fuse(self, *what: Any) -> bool:
+        """Weights are what tiles are for."""
+        return False
+
     def finish(self, sample: Growing) -> None:
         """All is written."""
 
@@ -77,10 +117,17 @@ class _TopKeeper:
     holds, waits = False, True
 
     def __init__(
-        self, kept: Kept, item: TopK, heads: dict[Site, tuple[int, ...]], store: Writer, put: Put, scratch: Scratch
+        self,
+        kept: Kept,
+        item: TopK,
+        heads: dict[Site, tuple[int, ...]],
+        store: Writer,
+        put: Put,
+        scratch: Scratch,
+        budget: int,
     ) -> None:
         self._selection, self._store, self._put = kept.selection, store, put
-        self._item, self._scratch = item, scratch
+        self._item, self._scratch, self._budget = item, scratch, budget
         self._fields = {site: Field(-1, site, kept.group, own, item.dtype, "top") for site, own in heads.items()}
 
     def take(self, forward: Forward, site: Site, tile: Tile, start: int) -> None:
@@ -90,6 +137,22 @@ class _TopKeeper:
             values, keys, rest = largest(rows, self._item.k, self._selection.keys)
             write = partial(self._write, sample, replace(field, sample=sample.index), tile.heads, rows.rows)
             self._put(forward.lineage, [encode(values, field.dtype), keys, rest, stray], write)
+
+    def fuse(
+        self, forward: Forward, site: Site, call: AttentionCall, heads: tuple[int, ...], rows: Rows, by: Fused
+    ) -> bool:
+        """The largest weights in the engine's own way, where they are few."""
+        if self._item.k > by.most:
+            return False
+        found = find_place(forward, self._selection, site, call, rows, False)
+        if found is None:
+            return False
+        for sample, own, where in found:
+            field = replace(self._fields[site], sample=sample.index)
+            for top in by.top(call, heads, own, where, self._item.k, self._selection.keys, self._budget):
+                write = partial(self._write, sample, field, top.heads, where.shifted(own))
+                self._put(forward.lineage, [encode(top.values, field.dtype), top.positions, top.rest, top.stray], write)
+        return True
 
     def _write(
         self,
@@ -121,10 +184,17 @@ class _MeasuresKeeper:
     holds, waits = False, True
 
     def __init__(
-        self, kept: Kept, item: Measures, heads: dict[Site, tuple[int, ...]], store: Writer, put: Put, scratch: Scratch
+        self,
+        kept: Kept,
+        item: Measures,
+        heads: dict[Site, tuple[int, ...]],
+        store: Writer,
+        put: Put,
+        scratch: Scratch,
+        budget: int,
     ) -> None:
         self._selection, self._store, self._put, self._scratch = kept.selection, store, put, scratch
-        self._chosen = item.chosen
+        self._chosen, self._budget = item.chosen, budget
         self._ids = any(IDS in one.measure.needs for one in item.chosen)
         self._fields = {site: Field(-1, site, kept.group, own) for site, own in heads.items()}
         self._held: dict[int, dict[Site, Measurer]] = {}
@@ -133,13 +203,30 @@ class _MeasuresKeeper:
         """Measure the rows on their device; rows of numbers go to the host."""
         field = self._fields[site]
         for sample, rows, stray in sample_rows(forward, self._selection, field, tile, start, self._scratch, self._ids):
-            own = replace(field, sample=sample.index)
-            measurers = self._held.setdefault(sample.index, {})
-            if site not in measurers:
-                measurers[site] = Measurer(self._chosen, own)
-            values = measurers[site].update(rows, forward.prompt_open())
-            write = partial(self._write, sample, own, values)
-            self._put(forward.lineage, [None if values is None else values.values, stray], write)
+            self._update(forward, replace(field, sample=sample.index), sample, rows, stray)
+
+    def fuse(
+        self, forward: Forward, site: Site, call: AttentionCall, heads: tuple[int, ...], rows: Rows, by: Fused
+    ) -> bool:
+        """Measure the rows in the engine's own way, where every measure has one."""
+        chosen = [one for one in self._chosen if one.fits(site)]
+        found = find_place(forward, self._selection, site, call, rows, self._ids)
+        if found is None or not all(by.measures(chosen, *one[1:]) for one in found):
+            return False
+        for sample, own, where in found:
+            field = replace(self._fields[site], sample=sample.index)
+            for measured in by.measure(call, heads, own, where, chosen, self._budget):
+                fused = fused_rows(field, own, where, measured, self._scratch)
+                self._update(forward, field, sample, fused, measured.stray)
+        return True
+
+    def _update(self, forward: Forward, own: Field, sample: Growing, rows: SampleRows, stray: Tensor | None) -> None:
+        measurers = self._held.setdefault(sample.index, {})
+        if own.site not in measurers:
+            measurers[own.site] = Measurer(self._chosen, own)
+        values = measurers[own.site].update(rows, forward.prompt_open())
+        write = partial(self._write, sample, own, values)
+        self._put(forward.lineage, [None if values is None else values.values, stray], write)
 
     def _write(
         self,

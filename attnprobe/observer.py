@@ -10,17 +10,16 @@ import torch
 from torch import Tensor, nn
 
 from attnprobe.arguments import ForwardInputs, read_cache, read_inputs, read_output
-from attnprobe.call import AttentionCall, GivenWeights, Rows
+from attnprobe.call import AttentionCall, Rows
 from attnprobe.checking import Checks, smallest_kept
 from attnprobe.committing import Committer
 from attnprobe.copies import Copies
 from attnprobe.direct import seen_columns
 from attnprobe.engines import Engine
-from attnprobe.engines.given import given_tiles
 from attnprobe.errors import AttnprobeError, UnsupportedCall
 from attnprobe.generation import read_generation
 from attnprobe.keep import Kept, together
-from attnprobe.keepers import make_keeper
+from attnprobe.keepers import feed, make_keeper
 from attnprobe.lineage import Forward, Lineage
 from attnprobe.place import align, refuse_wider
 from attnprobe.routes import REGISTRY, SDPA, calls_of
@@ -78,7 +77,7 @@ class Observer:
         self._copies = Copies(budget // 2)
         self._scratch = Scratch()
         numbers = {site: number for number, site in enumerate(anatomy.sites)}
-        keepers = {one.group: make_keeper(one, numbers, store, self._put, self._scratch) for one in kept}
+        keepers = {one.group: make_keeper(one, numbers, store, self._put, self._scratch, budget) for one in kept}
         self._shared = [(group[0], [keepers[one.group] for one in group]) for group in together(kept)]
         keys = [site.key for site in anatomy.sites]
         self.checks = Checks(engine, budget, self._put, smallest_kept(kept), keys)
@@ -238,11 +237,7 @@ class Observer:
                 rows = self._rows(forward, kept)
                 if len(rows) and not forward.landed and any(keeper.waits for keeper in keepers):
                     self._copies.land(wait=True)
-                scratch = None if any(keeper.holds for keeper in keepers) else self._scratch
-                engine = given_tiles if isinstance(call, GivenWeights) else self._engine
-                for tile in engine(call, heads, rows, self._budget, scratch):
-                    for keeper in keepers:
-                        keeper.take(forward, where, tile, tile.start + call.key_offset)
+                feed(keepers, forward, where, call, heads, rows, self._engine, self._budget, self._scratch)
         if any(site in kept.heads for kept in self._kept):
             self.checks.called(site, forward.lineage, call, told=where.route in (REGISTRY, SDPA))
 

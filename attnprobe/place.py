@@ -10,6 +10,7 @@ from attnprobe.call import AttentionCall, GivenWeights
 from attnprobe.cut import as_runs, cut, index_of, refuse_stray
 from attnprobe.direct import seen_columns, widened
 from attnprobe.engines import Tile
+from attnprobe.engines.fused import Measured, Place
 from attnprobe.errors import UnsupportedCall
 from attnprobe.fields import Field, Rows, Site
 from attnprobe.lineage import Forward
@@ -157,6 +158,60 @@ def sample_rows(
             scratch=scratch,
         )
         yield sample, rows, stray
+
+
+def find_place(
+    forward: Forward, selection: Selection, site: Site, call: AttentionCall, rows: Rows, with_tokens: bool
+) -> list[tuple[Growing, Rows, Place]] | None:
+    """The wanted rows of each sample as a call has them, and where they are in the sample.
+
+    None where a sample's rows or columns are interrupted by padding.
+    """
+    found = []
+    at = np.asarray(rows)
+    for sample in forward.lineage.samples:
+        positions = forward.positions(sample)[at]
+        wanted = np.flatnonzero(sample.selected(selection, positions, forward.name) & (positions >= 0))
+        if not len(wanted):
+            continue
+        length = sample.sequence(site.keys).length
+        columns = _columns(sample, site, call.key_offset, call.keys)
+        inside = np.flatnonzero(columns >= 0)
+        shifts = positions[wanted] - at[wanted]
+        whole = len(inside) > 0 and columns[inside[-1]] == length - 1 == columns[inside[0]] + len(inside) - 1
+        begun = whole and inside[-1] - inside[0] + 1 == len(inside) and (columns[inside[0]] == 0 or inside[0] == 0)
+        if not begun or (shifts != shifts[0]).any():
+            return None
+        place = Place(
+            batch=sample.row,
+            row_shift=int(shifts[0]),
+            column_shift=int(columns[inside[0]] - inside[0]),
+            query_length=sample.sequence(site.queries).length,
+            key_length=length,
+            prompt_length=sample.prompt_length or 0 if forward.name == MAIN else sample.sequence(forward.name).length,
+            tokens=forward.tokens(sample) if site.queries == site.keys and with_tokens else None,
+        )
+        found.append((sample, as_runs(at[wanted]), place))
+    return found
+
+
+def fused_rows(field: Field, rows: Rows, place: Place, measured: Measured, scratch: Scratch) -> SampleRows:
+    """What an engine measured, as measures are given rows."""
+    first, some = field.heads.index(measured.heads[0]), len(measured.heads)
+    return SampleRows(
+        weights=measured.values["max"].new_zeros(some, len(rows), 0),
+        rows=place.shifted(rows),
+        start=0,
+        at=slice(first, first + some),
+        query_length=place.query_length,
+        key_length=place.key_length,
+        prompt_length=place.prompt_length,
+        valid=measured.valid,
+        sink=measured.sink,
+        tokens=place.tokens,
+        scratch=scratch,
+        fused=measured.values,
+    )
 
 
 def check_stray(stray: Tensor | None) -> None:

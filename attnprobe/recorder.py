@@ -87,7 +87,7 @@ class Recorder:
             raise AttnprobeError("a recorder records one block; call record() again for another")
         self._anatomy = find_sites(self._model)  # again: the model may have been changed since record()
         _refuse(self._model, self._anatomy, self._watched)
-        if self._engine is ENGINES["torch"]:  # a plan knows how this one cuts
+        if self._engine is not ENGINES["dense"]:  # a plan knows how torch cuts, and triton takes no more
             items = [kept.item for kept in self._kept]
             names = {self._anatomy.sites[number].queries for number in self._watched}
             self._planners = {

@@ -154,7 +154,7 @@ def test_a_budget_below_one_row_is_refused_and_says_which_would_do() -> None:
 
 
 def test_an_unknown_engine_is_refused() -> None:
-    with pytest.raises(SelectionError, match="auto, dense, torch"):
+    with pytest.raises(SelectionError, match="auto, dense, torch, triton"):
         get_engine("fast")
 
 

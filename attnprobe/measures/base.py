@@ -101,6 +101,14 @@ class FoldMeasure(Protocol):
         """The values of the whole sample, ``[head, *axes]``."""
 
 
+@runtime_checkable
+class Absorbing(FoldMeasure, Protocol):
+    """One that takes what an engine folded by itself."""
+
+    def absorb(self, state: Any, part: Any, rows: SampleRows) -> Any:
+        """The state after some rows, given what they fold into by themselves."""
+
+
 Measure = RowMeasure | FoldMeasure
 
 

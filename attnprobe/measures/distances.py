@@ -47,6 +47,12 @@ class Distances:
         state.rows[rows.at] += len(rows.rows) if rows.valid is None else rows.valid.sum(-1)
         return state
 
+    def absorb(self, state: Histogram, part: Float[Tensor, "some bin"], rows: SampleRows) -> Histogram:
+        """Add what rows fold into."""
+        state.mass[rows.at] += part
+        state.rows[rows.at] += len(rows.rows) if rows.valid is None else rows.valid.sum(-1)
+        return state
+
     def merge(self, first: Histogram, second: Histogram) -> Histogram:
         """Sums."""
         return Histogram(first.mass + second.mass, first.rows + second.rows)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -10,7 +10,7 @@ from torch import Tensor
 from attnprobe.errors import SelectionError, UnsupportedCall
 from attnprobe.fields import STATISTICS, Block, Field
 from attnprobe.measures import Chosen, RowMeasure
-from attnprobe.measures.base import IDS, PROMPT, SINK
+from attnprobe.measures.base import IDS, PROMPT, SINK, Absorbing
 from attnprobe.measures.moments import Moments
 from attnprobe.measures.rows import SampleRows
 from attnprobe.shapes import Float
@@ -114,6 +114,9 @@ class Measurer:
     def _compute(self, one: Chosen, rows: SampleRows) -> Float[Tensor, "head query"]:
         measure = one.measure
         assert isinstance(measure, RowMeasure)
+        if rows.fused:
+            found: Tensor = rows.fused[one.name]
+            return found
         values = self._watched(one, rows, lambda: measure.compute(rows))
         wanted = tuple(rows.weights.shape[:2])
         if not isinstance(values, Tensor) or tuple(values.shape) != wanted:
@@ -142,6 +145,10 @@ class Measurer:
         assert not isinstance(measure, RowMeasure)
         if one.name not in self._states:
             self._states[one.name] = measure.init(len(self._field.heads), rows)
+        if rows.fused:
+            absorbing = cast(Absorbing, measure)
+            self._states[one.name] = absorbing.absorb(self._states[one.name], rows.fused[one.name], rows)
+            return
         self._states[one.name] = self._watched(one, rows, lambda: measure.update(self._states[one.name], rows))
 
     def _count(self, values: Float[Tensor, "measure head query"], rows: SampleRows) -> None:

@@ -80,6 +80,21 @@ class Pooled:
             state.rows[rows.at, top : top + cells.shape[1]] += counts
         return state
 
+    def absorb(self, state: Grid, part: Float[Tensor, "some down across"], rows: SampleRows) -> Grid:
+        """Add cells of rows that follow each other, of the size that the lengths so far ask for."""
+        state = self._fit(state, rows.query_length, rows.key_length)
+        tall = state.size[0]
+        first, count = rows.rows[0], len(rows.rows)
+        # A row of cells begins with the first row's, and ends with the last row's.
+        top, before = divmod(first, tall)
+        after = -(before + count) % tall
+        valid = torch.ones(1, count, device=part.device) if rows.valid is None else rows.valid.float()
+        counts = reduce(torch.nn.functional.pad(valid, (before, after)), "h (down tall) -> h down", "sum", tall=tall)
+        stop = top + counts.shape[1]
+        state.rows[rows.at, top:stop] += counts
+        self._add(state.cells[rows.at, top:stop, : part.shape[2]], part[:, top:stop])
+        return state
+
     def merge(self, first: Grid, second: Grid) -> Grid:
         """Cell by cell, at the larger lengths."""
         lengths = [max(g.cells.shape[1 + axis] * g.size[axis] for g in (first, second)) for axis in (0, 1)]

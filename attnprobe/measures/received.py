@@ -71,6 +71,18 @@ class Received:
             part += weights.sum(1)
         return state
 
+    def absorb(
+        self, state: Float[Tensor, "head key"], part: Float[Tensor, "some key2"], rows: SampleRows
+    ) -> Float[Tensor, "head key3"]:
+        """Add what these rows give, by position of the key."""
+        state = _widen(state, rows.key_length)
+        into = state[rows.at, : part.shape[1]]
+        if self.largest:
+            torch.maximum(into, part, out=into)
+        else:
+            into += part
+        return state
+
     def merge(self, first: Float[Tensor, "head key"], second: Float[Tensor, "head key2"]) -> Float[Tensor, "head key3"]:
         """Sum, or the larger."""
         width = max(first.shape[1], second.shape[1])

@@ -1,7 +1,9 @@
 """What a measure is given: whole rows of one sample, in the sample's own positions."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -39,6 +41,9 @@ class SampleRows:
         Of the sequence that rows and columns belong to; None where these are two, or where there are no ids.
     scratch
         Memory to work in.
+    fused
+        What an engine has measured already, by the measure's name: numbers of the rows, or what a fold absorbs. There
+        are no weights then: these have no column.
     """
 
     weights: Float[Tensor, "head query key"]
@@ -52,6 +57,7 @@ class SampleRows:
     sink: Float[Tensor, "head query"] | None = None
     tokens: Tokens | None = None
     scratch: Scratch = field(default_factory=Scratch)
+    fused: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def stop(self) -> int:
@@ -86,6 +92,9 @@ class SampleRows:
     @cached_property
     def peak(self) -> Float[Tensor, "head query"]:
         """The largest weight of each row."""
+        if "max" in self.fused:
+            peak: Tensor = self.fused["max"]
+            return peak
         if not self.weights.shape[2]:
             return self.weights.new_zeros(self.weights.shape[:2])
         return self.weights.amax(-1)

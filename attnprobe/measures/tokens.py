@@ -4,6 +4,8 @@ from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from attnprobe.fields import Rows
 from attnprobe.shapes import Int
@@ -30,6 +32,14 @@ class Tokens:
     def __init__(self, ids: Int[np.ndarray, " token"]) -> None:
         self.ids = ids
         self._last: tuple[Rows, Earlier] | None = None
+        self._before: dict[torch.device, Tensor] = {}
+
+    def before(self, device: torch.device) -> Int[Tensor, " entry"]:
+        """On a device, for each position (and behind the last one) the token before it, -2 where there is none."""
+        if device not in self._before:
+            host = torch.from_numpy(np.concatenate([[-2], self.ids]).astype(np.int32))
+            self._before[device] = host.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else host
+        return self._before[device]
 
     def counts(self, rows: Rows) -> Int[np.ndarray, " query"]:
         """How often the token at each of some positions came before."""

@@ -1,0 +1,103 @@
+"""Tiles of exact weights: a pass that normalises rows, and a pass that writes them."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from attnprobe.call import AttentionCall, Rows
+from attnprobe.engines.layout import GPU_TILE, SHARE, Layout
+from attnprobe.engines.tile import Tile
+from attnprobe.engines.triton.launch import launch
+from attnprobe.engines.triton.operands import Operands
+from attnprobe.errors import BudgetError
+from attnprobe.scratch import Scratch
+from attnprobe.shapes import Bool, Float
+
+FLOAT = 4
+FEW = 64  # rows of a head that make a good product
+
+
+class Normalised(NamedTuple):
+    """Largest logit and sum of exponentials of each row, a sink's included; its share; whether the row has any key."""
+
+    largest: Float[Tensor, "batch h r"]
+    total: Float[Tensor, "batch h r"]
+    sink_mass: Float[Tensor, "batch h r"] | None
+    valid: Bool[Tensor, "batch h r"]
+
+
+def kernel_tiles(
+    call: AttentionCall, heads: tuple[int, ...], rows: Rows, budget: int, scratch: Scratch | None
+) -> Iterator[Tile]:
+    """Tiles of a call that the kernels cover, each of at most a quarter of `budget` bytes.
+
+    Raises
+    ------
+    BudgetError
+        If one row does not fit.
+    """
+    layout = _lay_out(call, len(heads), len(rows), budget)
+    for head in range(0, len(heads), layout.heads):
+        some = heads[head : head + layout.heads]
+        height = layout.height(len(some))
+        for row in range(0, len(rows), height):
+            yield _tile(call, some, rows[row : row + height], scratch)
+
+
+def _lay_out(call: AttentionCall, heads: int, rows: int, budget: int) -> Layout:
+    """As of the torch engine, but keys are read where they are."""
+    line = call.batch * call.keys * FLOAT
+    if line > budget // SHARE:
+        raise BudgetError(
+            f"a row of one head, {call.keys} columns for a batch of {call.batch}, takes {line:,} bytes, and a quarter "
+            f"of the budget is {budget // SHARE:,}; raise budget= (--budget) to at least {line * SHARE:,} (64 MiB and "
+            "more are quick), or record smaller batches"
+        )
+    share = min(budget // SHARE, max(GPU_TILE, line))
+    return Layout(max(1, min(heads, share // (line * min(rows, FEW)))), share, line, pack=False)
+
+
+def _tile(call: AttentionCall, heads: tuple[int, ...], rows: Rows, scratch: Scratch | None) -> Tile:
+    from attnprobe.engines.triton.kernels.weights import write
+
+    operands = Operands.of(call, heads, rows)
+    found = normalise(operands)
+    start, stop = call.columns(rows)
+    shape = *operands.shape, stop - start
+    if scratch is None:
+        weights = operands.empty(stop - start)
+    else:
+        weights = scratch.take("tile", shape, torch.float32, operands.device)
+    launch(
+        write,
+        operands,
+        lambda blocks: (*operands.blocks(blocks), -(-(stop - start) // blocks["BLOCK_N"])),
+        largest=found.largest,
+        total=found.total,
+        weights=weights,
+        low=start,
+        width=stop - start,
+    )
+    valid = found.valid if call.may_empty else None
+    return Tile(weights, heads, rows, start, found.sink_mass, valid, call.looks_back(rows, stop))
+
+
+def normalise(operands: Operands) -> Normalised:
+    """What normalises each row."""
+    from attnprobe.engines.triton.kernels.weights import normalise as kernel
+
+    largest, total, valid = operands.empty(), operands.empty(), operands.empty(dtype=torch.int8)
+    sink_mass = operands.empty() if operands.sinks["SINKS"] else None
+    launch(
+        kernel,
+        operands,
+        operands.blocks,
+        **operands.sinks,
+        largest=largest,
+        total=total,
+        sink_mass=largest if sink_mass is None else sink_mass,
+        valid=valid,
+    )
+    return Normalised(largest, total, sink_mass, valid.bool())

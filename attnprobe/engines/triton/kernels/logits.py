@@ -1,0 +1,125 @@
+"""One tile of logits of one batch row and head: what every kernel begins with.
+
+The meaning is `AttentionCall`'s, step by step as its `restrict_` has it: scaled products, soft cap, bias, mask, causal
+rule and window. Everything that a call may or may not carry is a constant of the compiled kernel.
+"""
+
+import os
+from typing import no_type_check
+
+import triton
+import triton.language as tl
+
+# Set before triton is imported, kernels run on the CPU, in NumPy: the way they are tested where there is no GPU.
+INTERPRETED = tl.constexpr(os.environ.get("TRITON_INTERPRET") == "1")
+# Kinds of masks.
+NO_MASK = tl.constexpr(0)
+BOOLEAN = tl.constexpr(1)
+ADDITIVE = tl.constexpr(2)
+
+
+@triton.jit
+@no_type_check
+def block_rows(rows, count, BLOCK_M: tl.constexpr):
+    """Numbers of this program's rows in the list, and the rows; behind the end of the list, the last one again."""
+    numbers = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
+    return numbers, tl.load(rows + tl.minimum(numbers, count - 1))
+
+
+@triton.jit
+@no_type_check
+def key_range(
+    lowest, highest, keys, diagonal, window, CAUSAL: tl.constexpr, WINDOW: tl.constexpr, BLOCK_N: tl.constexpr
+):
+    """The columns that rows `lowest` to `highest` can see: start, down to a whole block, and stop."""
+    start = lowest * 0
+    stop = start + keys
+    if CAUSAL:
+        stop = tl.minimum(stop, highest + diagonal + 1)
+    if WINDOW:
+        start = tl.maximum(start, lowest + diagonal - window + 1)
+        stop = tl.minimum(stop, highest + diagonal + window)
+    return start // BLOCK_N * BLOCK_N, stop
+
+
+@triton.jit
+@no_type_check
+def load_queries(query, stride_row, stride_dim, rows, HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr):
+    """Queries of some rows, ``[row, dim]``, of the batch row and head that `query` points at."""
+    dims = tl.arange(0, BLOCK_D)
+    at = rows.to(tl.int64)[:, None] * stride_row + dims.to(tl.int64)[None, :] * stride_dim
+    # No row is masked, but the width is: the head's, up to the next power of two.
+    return tl.load(query + at, mask=(dims < HEAD_DIM)[None, :], other=0.0)
+
+
+@triton.jit
+@no_type_check
+def logits_tile(
+    queries, rows, columns, keys, diagonal, window, scale, cap, lowest_mask,
+    key, key_row, key_dim, mask, mask_row, mask_column, bias, bias_row, bias_column,
+    MASK: tl.constexpr, BIAS: tl.constexpr, CAP: tl.constexpr, CAUSAL: tl.constexpr, WINDOW: tl.constexpr,
+    HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr,
+):  # fmt: skip
+    """Logits of rows and columns, ``[row, column]`` in float32, -inf where a row does not attend.
+
+    `key`, `mask` and `bias` point at the batch row and head. Columns from `keys` on are not there.
+    """
+    dims = tl.arange(0, BLOCK_D)
+    there = columns < keys
+    wide = columns.to(tl.int64)
+    at = wide[None, :] * key_row + dims.to(tl.int64)[:, None] * key_dim
+    loaded = tl.load(key + at, mask=there[None, :] & (dims < HEAD_DIM)[:, None], other=0.0)
+    if INTERPRETED:  # NumPy has no bfloat16, and the interpreter would multiply the integers that hold it
+        queries = queries.to(tl.float32)
+        loaded = loaded.to(tl.float32)
+    # Products of half-precision numbers are exact in float32; those of float32 are taken at IEEE precision.
+    logits = tl.dot(queries, loaded, input_precision="ieee", out_dtype=tl.float32) * scale
+    if CAP:
+        logits = _tanh(logits / cap) * cap
+    seen = (rows >= 0)[:, None] & there[None, :]
+    places = rows.to(tl.int64)[:, None]
+    if BIAS:
+        at = places * bias_row + wide[None, :] * bias_column
+        logits += tl.load(bias + at, mask=seen, other=0.0).to(tl.float32)
+    if MASK:
+        at = places * mask_row + wide[None, :] * mask_column
+        given = tl.load(mask + at, mask=seen, other=0)
+        if MASK == BOOLEAN:
+            seen = seen & (given != 0)
+        else:
+            added = given.to(tl.float32)
+            seen = seen & (added > lowest_mask)
+            logits += tl.where(seen, added, 0.0)
+    if CAUSAL or WINDOW:
+        away = columns[None, :] - (rows + diagonal)[:, None]
+        if CAUSAL:
+            seen = seen & (away <= 0)
+        if WINDOW:
+            seen = seen & (tl.abs(away) < window)
+    return tl.where(seen, logits, float("-inf"))
+
+
+@triton.jit
+@no_type_check
+def _tanh(x):
+    """Hyperbolic tangent to some 1e-7 of itself: near zero Cephes' polynomial (tanhf), since 1 - 2 / (...) cancels."""
+    square = x * x
+    near = ((-5.70498872745e-3 * square + 2.06390887954e-2) * square - 5.37397155531e-2) * square + 1.33314422036e-1
+    near = (near * square - 3.33332819422e-1) * square * x + x
+    size = tl.abs(x)
+    far = 1.0 - 2.0 / (tl.exp(2.0 * size) + 1.0)
+    return tl.where(size < 0.625, near, tl.where(x < 0.0, -far, far))
+
+
+@triton.jit
+@no_type_check
+def finite(x):
+    """The same, but 0 for -inf: the largest of no logits, from which others are taken off."""
+    return tl.where(x == float("-inf"), 0.0, x)
+
+
+@triton.jit
+@no_type_check
+def shares(logits, largest):
+    """``exp(logits - largest)`` row by row, 0 for an excluded one whatever is largest; a NaN stays one."""
+    return tl.where(logits == float("-inf"), 0.0, tl.exp(logits - finite(largest)[:, None]))
