@@ -162,7 +162,7 @@ def check_calls() -> None:
 def assert_same(run: ap.Run, attentions: Any, mask: torch.Tensor, cls: str = "self") -> float:
     """Every layer, head and valid row of a run against eager maps ``[batch, head, query, key]``, a tuple of layers."""
     worst, peaks = 0.0, []
-    for b, seen in enumerate(mask.bool()):
+    for b, seen in enumerate(mask.bool().cpu()):
         sample = run.sample(b)
         for layer, maps in enumerate(attentions):
             for head in range(maps.shape[1]):

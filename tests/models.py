@@ -40,7 +40,8 @@ def ids(batch: int, length: int, seed: int = 1) -> torch.Tensor:
 def padded(lengths: list[int], side: str, seed: int = 1) -> dict[str, torch.Tensor]:
     """A batch of sequences of these lengths, padded on a side."""
     width = max(lengths)
-    tokens, mask = ids(len(lengths), width, seed), torch.zeros(len(lengths), width, dtype=torch.long)
+    tokens = ids(len(lengths), width, seed)
+    mask = torch.zeros(len(lengths), width, dtype=torch.long, device=tokens.device)
     for row, length in enumerate(lengths):
         if side == "left":
             mask[row, width - length :] = 1

@@ -209,20 +209,19 @@ def launches(call: AttentionCall) -> list[tuple[Any, dict[str, Any]]]:
     from attnprobe.engines.triton.operands import Operands
 
     operands = Operands.of(call, tuple(range(call.heads)), range(call.queries))
-    number, byte = operands.empty(), operands.empty(dtype=torch.int8)
-    normal = {"largest": number, "total": number}
+    number = operands.empty()
     place = {"row_shift": 0, "column_shift": 0, "length": call.keys, "first": 4}
     row = {"reach": 64, "ids": operands.common["rows"], "numbers": number, "POSITIONS": True, "IDS": True}
     top = {name: place[name] for name in ("column_shift", "length", "first")}
     top |= {"last": 9, "positions": operands.common["rows"], "K": 8, "values": number, "among": number}
     fold = {"last_low": 0, "last_high": 64, "received": number, "pooled": number, "distances": number}
-    fold |= {"down_count": 150, "unit_count": 150, "block_count": 10, "DISTANCES": True, "CELL": 2, "UNIT": 2}
+    fold |= {"down_count": 150, "unit_count": 150, "block_count": 10, "DISTANCES": True, "LAST": True, "CELL": 64, "UNIT": 32}
     return [
         (rows.measure, {**operands.common, **operands.sinks, **place, **row}),
         (largest.largest, {**operands.common, **operands.sinks, **top, "strays": number}),
-        (folds.fold, {**operands.common, **normal, **place, **fold}),
-        (weights.normalise, {**operands.common, **operands.sinks, **normal, "sink_mass": number, "valid": byte}),
-        (weights.write, {**operands.common, **normal, "weights": number, "low": 0, "width": call.keys}),
+        (folds.fold, {**operands.common, "lse": number, **place, **fold}),
+        (weights.normalise, {**operands.common, "largest": number, "total": number, "split": 3}),
+        (weights.write, {**operands.common, "lse": number, "weights": number, "low": 0, "width": call.keys}),
     ]
 
 

@@ -23,6 +23,8 @@ def covers(call: AttentionCall) -> str | None:
         return f"queries are {query.dtype} and keys {key.dtype}; both float16, bfloat16 or float32 are covered"
     if query.shape[3] > WIDEST:
         return f"heads are {query.shape[3]} wide, and up to {WIDEST} is covered"
+    if not call.scale > 0:
+        return f"the scale is {call.scale}"
     if call.allowed is not None:
         return "the mask is a function (FlexAttention, packed rows)"
     for name, part, dtypes in (

@@ -10,20 +10,23 @@ from attnprobe.call import AttentionCall, Rows
 from attnprobe.engines.layout import GPU_TILE, SHARE, Layout
 from attnprobe.engines.tile import Tile
 from attnprobe.engines.triton.launch import launch
-from attnprobe.engines.triton.operands import Operands
+from attnprobe.engines.triton.operands import LOG2_E, Operands
 from attnprobe.errors import BudgetError
 from attnprobe.scratch import Scratch
 from attnprobe.shapes import Bool, Float
 
 FLOAT = 4
 FEW = 64  # rows of a head that make a good product
+PROGRAMS = 1024  # that keep any device busy
+PART = 256  # keys that are worth a program
 
 
 class Normalised(NamedTuple):
-    """Largest logit and sum of exponentials of each row, a sink's included; its share; whether the row has any key."""
+    """Base-2 logarithm of each row's sum of exponentials, a sink's included, 0 where there is no key; the sink's share;
+    whether the row has any key.
+    """
 
-    largest: Float[Tensor, "batch h r"]
-    total: Float[Tensor, "batch h r"]
+    lse: Float[Tensor, "batch h r"]
     sink_mass: Float[Tensor, "batch h r"] | None
     valid: Bool[Tensor, "batch h r"]
 
@@ -63,7 +66,8 @@ def _tile(call: AttentionCall, heads: tuple[int, ...], rows: Rows, scratch: Scra
     from attnprobe.engines.triton.kernels.weights import write
 
     operands = Operands.of(call, heads, rows)
-    found = normalise(operands)
+    sink = call.sink_logits(heads, rows)
+    found = normalise(operands, call.keys, None if sink is None else sink[..., 0].float())
     start, stop = call.columns(rows)
     shape = *operands.shape, stop - start
     if scratch is None:
@@ -74,8 +78,7 @@ def _tile(call: AttentionCall, heads: tuple[int, ...], rows: Rows, scratch: Scra
         write,
         operands,
         lambda blocks: (*operands.blocks(blocks), -(-(stop - start) // blocks["BLOCK_N"])),
-        largest=found.largest,
-        total=found.total,
+        lse=found.lse,
         weights=weights,
         low=start,
         width=stop - start,
@@ -84,20 +87,30 @@ def _tile(call: AttentionCall, heads: tuple[int, ...], rows: Rows, scratch: Scra
     return Tile(weights, heads, rows, start, found.sink_mass, valid, call.looks_back(rows, stop))
 
 
-def normalise(operands: Operands) -> Normalised:
-    """What normalises each row."""
+def normalise(operands: Operands, keys: int, sink: Float[Tensor, "#batch h #r"] | None) -> Normalised:
+    """What normalises each row over `keys` columns, and a learned sink's logit.
+
+    Of a few rows, keys are taken in several parts, so that there is work for the whole device.
+    """
     from attnprobe.engines.triton.kernels.weights import normalise as kernel
 
-    largest, total, valid = operands.empty(), operands.empty(), operands.empty(dtype=torch.int8)
-    sink_mass = operands.empty() if operands.sinks["SINKS"] else None
+    batch, heads, rows = operands.shape
+    parts = max(1, min(PROGRAMS // (batch * heads * -(-rows // FEW)), keys // PART))
+    largest, total = torch.empty(2, parts, *operands.shape, device=operands.device)
     launch(
         kernel,
         operands,
-        operands.blocks,
-        **operands.sinks,
+        lambda blocks: (*operands.blocks(blocks), parts),
         largest=largest,
         total=total,
-        sink_mass=largest if sink_mass is None else sink_mass,
-        valid=valid,
+        split=parts,
     )
-    return Normalised(largest, total, sink_mass, valid.bool())
+    peak = largest.amax(0)
+    base = peak.masked_fill(peak == -torch.inf, 0.0)
+    mass = (total * torch.exp2(largest - base)).sum(0)
+    valid = mass != 0
+    lse = base + torch.log2(mass)
+    if sink is not None:
+        lse = torch.logaddexp2(lse, sink * LOG2_E)
+    lse.masked_fill_(lse == -torch.inf, 0.0)
+    return Normalised(lse, None if sink is None else torch.exp2(sink * LOG2_E - lse), valid)

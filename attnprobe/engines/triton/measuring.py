@@ -20,20 +20,20 @@ from attnprobe.shapes import Float
 
 # Number of a row, by the measure's name; the order is the kernel's.
 ROWS = {
-    "entropy": 5,
-    "max": 6,
-    "argmax": 7,
-    "first_mass": 8,
-    "self": 9,
-    "previous": 10,
-    "local_mass": 11,
-    "distance": 12,
-    "duplicate": 13,
-    "induction": 14,
-    "sink_mass": 3,
-    "entropy_with_sink": 5,
+    "entropy": 4,
+    "max": 5,
+    "argmax": 6,
+    "first_mass": 7,
+    "self": 8,
+    "previous": 9,
+    "local_mass": 10,
+    "distance": 11,
+    "duplicate": 12,
+    "induction": 13,
+    "sink_mass": 2,
+    "entropy_with_sink": 4,
 }
-LARGEST, TOTAL, SINK, STRAY, ARGMAX, PREVIOUS, NUMBERS = 0, 1, 3, 4, 7, 10, 15
+LSE, SINK, STRAY, ARGMAX, PREVIOUS, NUMBERS = 0, 2, 3, 6, 9, 14
 POSITIONS = {"self", "previous", "local_mass", "distance"}
 IDS = {"duplicate", "induction"}
 NOWHERE = 2.0**31  # argmax of a row without a key
@@ -207,8 +207,7 @@ def _fold_once(
         first=rows[0] + place.row_shift,
         last_low=place.prompt_length - last,
         last_high=place.prompt_length if last else 0,
-        largest=numbers[LARGEST],
-        total=numbers[TOTAL],
+        lse=numbers[LSE],
         received=received,
         pooled=pooled,
         distances=distances,
@@ -216,6 +215,7 @@ def _fold_once(
         unit_count=units,
         block_count=blocks,
         DISTANCES=with_distances,
+        LAST=last > 0,
         CELL=tall,
         UNIT=unit,
     )

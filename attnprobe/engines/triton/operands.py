@@ -1,5 +1,6 @@
 """What kernels are given of a call: pointers, strides, and the constants that they are compiled for."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,6 +12,7 @@ from attnprobe.call import AttentionCall, Rows, numbers_of
 
 SMALLEST_BLOCK = 16  # of a matrix product, in each dimension
 MOST_ROWS = 128
+LOG2_E = math.log2(math.e)
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,7 @@ class Operands:
         query, mask = call.query, call.mask
         boolean = mask is not None and mask.dtype == torch.bool
         width = query.shape[3]
+        plain = call.bias is None and call.cap is None and (mask is None or boolean)  # products are just scaled
         common = {
             **_strided("query", query, "batch", "head", "row", "dim"),
             **_strided("key", call.key, "batch", "head", "row", "dim"),
@@ -53,6 +56,7 @@ class Operands:
             "diagonal": call.diagonal,
             "window": call.window or 0,
             "scale": float(call.scale),
+            "factor": LOG2_E * (float(call.scale) if plain else 1.0),
             "cap": float(call.cap or 1.0),
             "lowest_mask": 0.0 if mask is None or boolean else torch.finfo(mask.dtype).min,
             "GROUP": call.heads // call.kv_heads,

@@ -1,7 +1,9 @@
-"""One tile of logits of one batch row and head: what every kernel begins with.
+"""Logits of a block of rows and columns of one batch row and head: what every kernel begins with.
 
 The meaning is `AttentionCall`'s, step by step as its `restrict_` has it: scaled products, soft cap, bias, mask, causal
-rule and window. Everything that a call may or may not carry is a constant of the compiled kernel.
+rule and window. Everything that a call may or may not carry is a constant of the compiled kernel. Logits times the
+operands' `factor` are base-2 logarithms: a call that only scales its products has the scale there, so that a product
+becomes an exponent in one operation.
 """
 
 import os
@@ -16,13 +18,18 @@ INTERPRETED = tl.constexpr(os.environ.get("TRITON_INTERPRET") == "1")
 NO_MASK = tl.constexpr(0)
 BOOLEAN = tl.constexpr(1)
 ADDITIVE = tl.constexpr(2)
+LOG2_E = tl.constexpr(1.4426950408889634)
+LN_2 = tl.constexpr(0.6931471805599453)
 
 
 @triton.jit
 @no_type_check
-def block_rows(rows, count, BLOCK_M: tl.constexpr):
+def block_rows(rows, count, CAUSAL: tl.constexpr, BLOCK_M: tl.constexpr):
     """Numbers of this program's rows in the list, and the rows; behind the end of the list, the last one again."""
-    numbers = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
+    block = tl.program_id(0)
+    if CAUSAL:  # late rows have most to do, and go first
+        block = tl.num_programs(0) - 1 - block
+    numbers = block * BLOCK_M + tl.arange(0, BLOCK_M)
     return numbers, tl.load(rows + tl.minimum(numbers, count - 1))
 
 
@@ -44,6 +51,21 @@ def key_range(
 
 @triton.jit
 @no_type_check
+def inner_range(
+    lowest, highest, low, high, diagonal, window, CAUSAL: tl.constexpr, WINDOW: tl.constexpr, BLOCK_N: tl.constexpr
+):
+    """Whole blocks of columns from `low` to `high` that each of the rows `lowest` to `highest` sees; maybe none."""
+    if CAUSAL:
+        high = tl.minimum(high, lowest + diagonal + 1)
+    if WINDOW:
+        low = tl.maximum(low, highest + diagonal - window + 1)
+        high = tl.minimum(high, lowest + diagonal + window)
+    low = (low + BLOCK_N - 1) // BLOCK_N * BLOCK_N
+    return low, tl.maximum(high // BLOCK_N * BLOCK_N, low)
+
+
+@triton.jit
+@no_type_check
 def load_queries(query, stride_row, stride_dim, rows, HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr):
     """Queries of some rows, ``[row, dim]``, of the batch row and head that `query` points at."""
     dims = tl.arange(0, BLOCK_D)
@@ -54,35 +76,52 @@ def load_queries(query, stride_row, stride_dim, rows, HEAD_DIM: tl.constexpr, BL
 
 @triton.jit
 @no_type_check
-def logits_tile(
-    queries, rows, columns, keys, diagonal, window, scale, cap, lowest_mask,
-    key, key_row, key_dim, mask, mask_row, mask_column, bias, bias_row, bias_column,
-    MASK: tl.constexpr, BIAS: tl.constexpr, CAP: tl.constexpr, CAUSAL: tl.constexpr, WINDOW: tl.constexpr,
-    HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr,
+def load_block(
+    base, stride, stride_dim, begin, stop,
+    HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK: tl.constexpr, WHOLE: tl.constexpr,
 ):  # fmt: skip
-    """Logits of rows and columns, ``[row, column]`` in float32, -inf where a row does not attend.
-
-    `key`, `mask` and `bias` point at the batch row and head. Columns from `keys` on are not there.
-    """
+    """Vectors `begin` to ``begin + BLOCK``, ``[dim, vector]``; zeros from `stop` on, which a `WHOLE` block is before."""
     dims = tl.arange(0, BLOCK_D)
-    there = columns < keys
-    wide = columns.to(tl.int64)
-    at = wide[None, :] * key_row + dims.to(tl.int64)[:, None] * key_dim
-    loaded = tl.load(key + at, mask=there[None, :] & (dims < HEAD_DIM)[:, None], other=0.0)
+    step = tl.arange(0, BLOCK)
+    at = base + tl.cast(begin, tl.int64) * stride + (step[None, :] * stride + dims[:, None] * stride_dim)
+    if WHOLE:
+        if HEAD_DIM == BLOCK_D:
+            return tl.load(at)
+        return tl.load(at, mask=(dims < HEAD_DIM)[:, None], other=0.0)
+    return tl.load(at, mask=(begin + step < stop)[None, :] & (dims < HEAD_DIM)[:, None], other=0.0)
+
+
+@triton.jit
+@no_type_check
+def products(left, right):
+    """``[row, dim]`` times ``[dim, column]``: of half-precision numbers exact in float32, else at IEEE precision."""
     if INTERPRETED:  # NumPy has no bfloat16, and the interpreter would multiply the integers that hold it
-        queries = queries.to(tl.float32)
-        loaded = loaded.to(tl.float32)
-    # Products of half-precision numbers are exact in float32; those of float32 are taken at IEEE precision.
-    logits = tl.dot(queries, loaded, input_precision="ieee", out_dtype=tl.float32) * scale
+        left = left.to(tl.float32)
+        right = right.to(tl.float32)
+    return tl.dot(left, right, input_precision="ieee", out_dtype=tl.float32)
+
+
+@triton.jit
+@no_type_check
+def restricted(
+    logits, rows, columns, keys, diagonal, window, scale, cap, lowest_mask,
+    mask, mask_row, mask_column, bias, bias_row, bias_column,
+    MASK: tl.constexpr, BIAS: tl.constexpr, CAP: tl.constexpr, CAUSAL: tl.constexpr, WINDOW: tl.constexpr,
+):  # fmt: skip
+    """Logits from products, -inf where a row does not attend; `rows` and `columns` broadcast to them.
+
+    `mask` and `bias` point at the batch row and head. Columns from `keys` on are not there.
+    """
+    if CAP or BIAS or MASK == ADDITIVE:
+        logits = logits * scale
     if CAP:
         logits = _tanh(logits / cap) * cap
-    seen = (rows >= 0)[:, None] & there[None, :]
-    places = rows.to(tl.int64)[:, None]
+    seen = (rows >= 0) & (columns < keys)
     if BIAS:
-        at = places * bias_row + wide[None, :] * bias_column
+        at = rows.to(tl.int64) * bias_row + columns.to(tl.int64) * bias_column
         logits += tl.load(bias + at, mask=seen, other=0.0).to(tl.float32)
     if MASK:
-        at = places * mask_row + wide[None, :] * mask_column
+        at = rows.to(tl.int64) * mask_row + columns.to(tl.int64) * mask_column
         given = tl.load(mask + at, mask=seen, other=0)
         if MASK == BOOLEAN:
             seen = seen & (given != 0)
@@ -91,7 +130,7 @@ def logits_tile(
             seen = seen & (added > lowest_mask)
             logits += tl.where(seen, added, 0.0)
     if CAUSAL or WINDOW:
-        away = columns[None, :] - (rows + diagonal)[:, None]
+        away = columns - (rows + diagonal)
         if CAUSAL:
             seen = seen & (away <= 0)
         if WINDOW:
@@ -116,10 +155,3 @@ def _tanh(x):
 def finite(x):
     """The same, but 0 for -inf: the largest of no logits, from which others are taken off."""
     return tl.where(x == float("-inf"), 0.0, x)
-
-
-@triton.jit
-@no_type_check
-def shares(logits, largest):
-    """``exp(logits - largest)`` row by row, 0 for an excluded one whatever is largest; a NaN stays one."""
-    return tl.where(logits == float("-inf"), 0.0, tl.exp(logits - finite(largest)[:, None]))

@@ -1,33 +1,45 @@
 """Measures of rows in one pass over keys: sums of exponentials are carried, and scaled down when a larger logit comes.
 
 A sum over keys of ``w_ij f(i, j)`` is carried like the sum that normalises the row. Entropy is carried as the sum of
-``p (x - m)`` over exponentials ``p`` of logits ``x`` below the largest so far, ``m``: nothing cancels in it.
+``p t`` over exponentials ``p = 2^t`` of what logits are below the largest so far: nothing cancels in it.
+
+Most blocks of columns are seen by all rows of a program, and are far from the places that some measure looks at (the
+first keys, the row's own and its neighbours): these take the short way, about eight operations a weight.
 """
 
 from typing import no_type_check
 
 import triton.language as tl
 
-from attnprobe.engines.triton.kernels.logits import block_rows, finite, key_range, load_queries, logits_tile, shares
+from attnprobe.engines.triton.kernels.logits import (
+    LN_2,
+    LOG2_E,
+    block_rows,
+    finite,
+    inner_range,
+    key_range,
+    load_block,
+    load_queries,
+    products,
+    restricted,
+)
 from attnprobe.engines.triton.kernels.tuning import tuned
 
 # The order of the numbers of a row.
-LARGEST = tl.constexpr(0)  # largest logit and sum of exponentials, a sink's included
-TOTAL = tl.constexpr(1)
-KEYS = tl.constexpr(2)  # mass on keys: 1, or 1 less the sink's
-SINK = tl.constexpr(3)
-STRAY = tl.constexpr(4)  # largest weight on a column that is not of the sample
-ENTROPY = tl.constexpr(5)
-MAX = tl.constexpr(6)
-ARGMAX = tl.constexpr(7)
-FIRST = tl.constexpr(8)
-SELF = tl.constexpr(9)
-PREVIOUS = tl.constexpr(10)
-LOCAL = tl.constexpr(11)
-DISTANCE = tl.constexpr(12)
-DUPLICATE = tl.constexpr(13)
-INDUCTION = tl.constexpr(14)
-NUMBERS = 15
+LSE = tl.constexpr(0)  # base-2 logarithm of the sum of exponentials, a sink's included; 0 where there is none
+KEYS = tl.constexpr(1)  # mass on keys: 1, or 1 less the sink's
+SINK = tl.constexpr(2)
+STRAY = tl.constexpr(3)  # largest weight on a column that is not of the sample
+ENTROPY = tl.constexpr(4)
+MAX = tl.constexpr(5)
+ARGMAX = tl.constexpr(6)
+FIRST = tl.constexpr(7)
+SELF = tl.constexpr(8)
+PREVIOUS = tl.constexpr(9)
+LOCAL = tl.constexpr(10)
+DISTANCE = tl.constexpr(11)
+DUPLICATE = tl.constexpr(12)
+INDUCTION = tl.constexpr(13)
 NOWHERE = tl.constexpr(2**31 - 1)
 
 
@@ -39,7 +51,7 @@ def measure(
     mask, mask_batch, mask_head, mask_row, mask_column,
     bias, bias_batch, bias_head, bias_row, bias_column,
     sinks, sinks_batch, sinks_head, sinks_row,
-    heads, rows, head_count, row_count, keys, diagonal, window, scale, cap, lowest_mask,
+    heads, rows, head_count, row_count, keys, diagonal, window, scale, factor, cap, lowest_mask,
     row_shift, column_shift, length, first, reach, ids, numbers,
     GROUP: tl.constexpr, HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, MASK: tl.constexpr, BIAS: tl.constexpr,
     SINKS: tl.constexpr, CAP: tl.constexpr, CAUSAL: tl.constexpr, WINDOW: tl.constexpr, SIZE: tl.constexpr,
@@ -51,65 +63,110 @@ def measure(
     positions from 0 to `length` are the sample's. `first` keys count as first, keys less than `reach` away as local.
     With `IDS`, ``ids[position + 1]`` is the token there, and ``ids[0]`` none.
     """
-    at, own = block_rows(rows, row_count, BLOCK_M)
+    at, own = block_rows(rows, row_count, CAUSAL, BLOCK_M)
     head = tl.load(heads + tl.program_id(1)).to(tl.int64)
     query += head * query_head
     key += head // GROUP * key_head
     mask += head * mask_head
     bias += head * bias_head
     queries = load_queries(query, query_row, query_dim, own, HEAD_DIM, BLOCK_D)
-    start, stop = key_range(tl.min(own), tl.max(own), keys, diagonal, window, CAUSAL, WINDOW, BLOCK_N)
+    lowest = tl.min(own)
+    highest = tl.max(own)
+    start, stop = key_range(lowest, highest, keys, diagonal, window, CAUSAL, WINDOW, BLOCK_N)
     place = own + row_shift
-    lowest, highest = tl.min(place), tl.max(place)
+    near = tl.maximum(reach, 2)
+    low = tl.maximum(first - column_shift, 0)
+    high = tl.minimum(keys, length - column_shift)
+    if POSITIONS or IDS:
+        high = tl.minimum(high, lowest + row_shift - near + 1 - column_shift)
+    low, high = inner_range(lowest, highest, low, high, diagonal, window, CAUSAL, WINDOW, BLOCK_N)
+    if high == low:  # no inner block: all are at an edge
+        low = start
+        high = start
     peak = tl.full([BLOCK_M], float("-inf"), tl.float32)
     peak_at = tl.full([BLOCK_M], NOWHERE, tl.int32)
-    stray = tl.full([BLOCK_M], float("-inf"), tl.float32)
     mass = tl.zeros([BLOCK_M], tl.float32)
     spread = tl.zeros([BLOCK_M], tl.float32)
+    away = tl.zeros([BLOCK_M], tl.float32)
+    repeated = tl.zeros([BLOCK_M], tl.float32)
+    followed = tl.zeros([BLOCK_M], tl.float32)
+    step = tl.arange(0, BLOCK_N)
+    if IDS:
+        token = tl.load(ids + place + 1)
+
+    for begin in tl.range(low, high, BLOCK_N):
+        logits = products(queries, load_block(key, key_row, key_dim, begin, keys, HEAD_DIM, BLOCK_D, BLOCK_N, True))
+        if MASK or BIAS or CAP:
+            logits = restricted(
+                logits, own[:, None], (begin + step)[None, :], keys, diagonal, window, scale, cap, lowest_mask,
+                mask, mask_row, mask_column, bias, bias_row, bias_column, MASK, BIAS, CAP, False, False,
+            )  # fmt: skip
+        most = tl.max(logits, 1)
+        if tl.max((most > peak).to(tl.int32)) > 0:
+            found = tl.min(tl.where(logits == most[:, None], step[None, :], BLOCK_N), 1)
+            peak_at = tl.where(most > peak, begin + column_shift + found, peak_at)  # of equal ones, the first stays
+        higher = tl.maximum(peak, most)
+        base = finite(higher) * factor
+        lower = tl.where(peak == float("-inf"), 0.0, base - peak * factor)
+        down = tl.where(peak == float("-inf"), 0.0, tl.exp2(-lower))
+        below = logits * factor - base[:, None]
+        share = tl.exp2(below)
+        if MASK:
+            below = tl.where(logits == float("-inf"), 0.0, below)
+        held = tl.sum(share, 1)
+        # Before `mass` itself is scaled: each of its exponentials is now `lower` further below the largest.
+        spread = tl.where(down == 0.0, 0.0, down * (spread - lower * mass)) + tl.sum(share * below, 1)
+        mass = mass * down + held
+        if POSITIONS:
+            since = (place - (begin + column_shift)).to(tl.float32)
+            away = away * down + (since * held - tl.sum(share * step.to(tl.float32)[None, :], 1))
+        if IDS:
+            position = begin + column_shift + step
+            same = tl.load(ids + position + 1)[None, :] == token[:, None]
+            repeated = repeated * down + tl.sum(tl.where(same, share, 0.0), 1)
+            before = tl.load(ids + position)[None, :] == token[:, None]
+            followed = followed * down + tl.sum(tl.where(before, share, 0.0), 1)
+        peak = higher
+
+    stray = tl.full([BLOCK_M], float("-inf"), tl.float32)
     on_first = tl.zeros([BLOCK_M], tl.float32)
     on_own = tl.zeros([BLOCK_M], tl.float32)
     on_previous = tl.zeros([BLOCK_M], tl.float32)
     on_local = tl.zeros([BLOCK_M], tl.float32)
-    away = tl.zeros([BLOCK_M], tl.float32)
-    repeated = tl.zeros([BLOCK_M], tl.float32)
-    followed = tl.zeros([BLOCK_M], tl.float32)
-    if IDS:
-        token = tl.load(ids + place + 1)
-    for begin in tl.range(start, stop, BLOCK_N):
-        columns = begin + tl.arange(0, BLOCK_N)
-        logits = logits_tile(
-            queries, own, columns, keys, diagonal, window, scale, cap, lowest_mask,
-            key, key_row, key_dim, mask, mask_row, mask_column, bias, bias_row, bias_column,
-            MASK, BIAS, CAP, CAUSAL, WINDOW, HEAD_DIM, BLOCK_D,
+    ahead = (low - start) // BLOCK_N
+    for number in tl.range(0, ahead + (stop - high + BLOCK_N - 1) // BLOCK_N):
+        begin = tl.where(number < ahead, start + number * BLOCK_N, high + (number - ahead) * BLOCK_N)
+        columns = begin + step
+        logits = products(queries, load_block(key, key_row, key_dim, begin, keys, HEAD_DIM, BLOCK_D, BLOCK_N, False))
+        logits = restricted(
+            logits, own[:, None], columns[None, :], keys, diagonal, window, scale, cap, lowest_mask,
+            mask, mask_row, mask_column, bias, bias_row, bias_column, MASK, BIAS, CAP, CAUSAL, WINDOW,
         )  # fmt: skip
         position = columns + column_shift
         inside = (position >= 0) & (position < length)
         most = tl.max(logits, 1)
         found = tl.min(tl.where(logits == most[:, None], position[None, :], NOWHERE), 1)
-        peak_at = tl.where(most > peak, found, peak_at)  # blocks ascend: of equal ones, the first stays
+        better = (most > peak) | ((most == peak) & (most > float("-inf")) & (found < peak_at))
+        peak_at = tl.where(better, found, peak_at)
         stray = tl.maximum(stray, tl.max(tl.where(inside[None, :], float("-inf"), logits), 1))
         higher = tl.maximum(peak, most)
-        lower = finite(higher) - finite(peak)
-        down = tl.where(peak == float("-inf"), 0.0, tl.exp(-lower))
-        share = shares(logits, higher)
-        below = tl.where(logits == float("-inf"), 0.0, logits - finite(higher)[:, None])
-        # Before `mass` itself is scaled: each of its exponentials is now `lower` further below the largest.
+        base = finite(higher) * factor
+        lower = tl.where(peak == float("-inf"), 0.0, base - peak * factor)
+        down = tl.where(peak == float("-inf"), 0.0, tl.exp2(-lower))
+        below = logits * factor - base[:, None]
+        share = tl.exp2(below)
+        below = tl.where(logits == float("-inf"), 0.0, below)
         spread = tl.where(down == 0.0, 0.0, down * (spread - lower * mass)) + tl.sum(share * below, 1)
         mass = mass * down + tl.sum(share, 1)
-        on_first *= down
-        if (begin + column_shift < first) & (begin + column_shift + BLOCK_N > 0):
-            on_first += tl.sum(tl.where((inside & (position < first))[None, :], share, 0.0), 1)
+        on_first = on_first * down + tl.sum(tl.where((inside & (position < first))[None, :], share, 0.0), 1)
         if POSITIONS:
             apart = tl.abs(place[:, None] - position[None, :])
             away = away * down + tl.sum(share * apart.to(tl.float32), 1)
-            on_own *= down
-            on_previous *= down
-            on_local *= down
-            near = tl.maximum(reach, 2)
-            if (begin + column_shift < highest + near) & (begin + column_shift + BLOCK_N > lowest - near):
-                on_own += tl.sum(tl.where(apart == 0, share, 0.0), 1)
-                on_previous += tl.sum(tl.where(position[None, :] == place[:, None] - 1, share, 0.0), 1)
-                on_local += tl.sum(tl.where(apart < reach, share, 0.0), 1)
+            on_own = on_own * down + tl.sum(tl.where(apart == 0, share, 0.0), 1)
+            on_previous = on_previous * down + tl.sum(
+                tl.where(position[None, :] == place[:, None] - 1, share, 0.0), 1
+            )
+            on_local = on_local * down + tl.sum(tl.where(apart < reach, share, 0.0), 1)
         if IDS:
             earlier = position[None, :] < place[:, None]
             same = tl.load(ids + position + 1, mask=inside, other=-1)[None, :] == token[:, None]
@@ -118,36 +175,38 @@ def measure(
             since = position[None, :] <= place[:, None]
             followed = followed * down + tl.sum(tl.where(before & since, share, 0.0), 1)
         peak = higher
+
     if SINKS:
-        sink = tl.load(sinks + head * sinks_head + own.to(tl.int64) * sinks_row).to(tl.float32)
+        sink = tl.load(sinks + head * sinks_head + own.to(tl.int64) * sinks_row).to(tl.float32) * LOG2_E
     else:
         sink = tl.full([BLOCK_M], float("-inf"), tl.float32)
-    higher = tl.maximum(peak, sink)
-    lower = finite(higher) - finite(peak)
-    down = tl.where(peak == float("-inf"), 0.0, tl.exp(-lower))
-    beside = tl.where(sink == float("-inf"), 0.0, tl.exp(sink - finite(higher)))
+    top = peak * factor
+    higher = tl.maximum(top, sink)
+    lower = finite(higher) - finite(top)
+    down = tl.where(peak == float("-inf"), 0.0, tl.exp2(-lower))
+    beside = tl.where(sink == float("-inf"), 0.0, tl.exp2(sink - finite(higher)))
     total = mass * down + beside
-    down = down / tl.where(total == 0.0, 1.0, total)  # from sums of exponentials to sums of weights
+    total = tl.where(total == 0.0, 1.0, total)
+    down = down / total  # from sums of exponentials to sums of weights
     on_keys = mass * down
     out = numbers + tl.program_id(1).to(tl.int64) * row_count + at
-    step = tl.num_programs(1).to(tl.int64) * row_count
+    size = tl.num_programs(1).to(tl.int64) * row_count
     there = at < row_count
-    tl.store(out + LARGEST * step, higher, mask=there)
-    tl.store(out + TOTAL * step, total, mask=there)
-    tl.store(out + KEYS * step, on_keys, mask=there)
-    tl.store(out + SINK * step, beside / tl.where(total == 0.0, 1.0, total), mask=there)
-    highest_weight = tl.where(peak == float("-inf"), 0.0, down)
-    tl.store(out + STRAY * step, tl.where(stray == float("-inf"), 0.0, tl.exp(stray - finite(peak))) * down, mask=there)
-    # With weights w = p exp(m - M) / total: -sum w ln w = (ln total + M - m) sum w - sum w (x - m).
-    entropy = on_keys * (tl.log(tl.where(total == 0.0, 1.0, total)) + lower) - spread * down
-    tl.store(out + ENTROPY * step, entropy, mask=there)
-    tl.store(out + MAX * step, highest_weight, mask=there)
+    tl.store(out + LSE * size, finite(higher) + tl.log2(total), mask=there)
+    tl.store(out + KEYS * size, on_keys, mask=there)
+    tl.store(out + SINK * size, beside / total, mask=there)
+    outside = tl.where(stray == float("-inf"), 0.0, tl.exp2((stray - finite(peak)) * factor))
+    tl.store(out + STRAY * size, outside * down, mask=there)
+    # With weights w = 2^t 2^-lower / total: -sum w ln w = ln 2 ((log2 total + lower) sum w - sum w t).
+    entropy = LN_2 * (on_keys * (tl.log2(total) + lower) - spread * down)
+    tl.store(out + ENTROPY * size, entropy, mask=there)
+    tl.store(out + MAX * size, tl.where(peak == float("-inf"), 0.0, down), mask=there)
     broken = mass != mass
-    tl.store(out + ARGMAX * step, tl.where(broken, mass, peak_at.to(tl.float32)), mask=there)
-    tl.store(out + FIRST * step, on_first * down, mask=there)
-    tl.store(out + SELF * step, on_own * down, mask=there)
-    tl.store(out + PREVIOUS * step, on_previous * down, mask=there)
-    tl.store(out + LOCAL * step, on_local * down, mask=there)
-    tl.store(out + DISTANCE * step, away / tl.where(mass == 0.0, 1.0, mass), mask=there)
-    tl.store(out + DUPLICATE * step, repeated * down, mask=there)
-    tl.store(out + INDUCTION * step, followed * down, mask=there)
+    tl.store(out + ARGMAX * size, tl.where(broken, mass, peak_at.to(tl.float32)), mask=there)
+    tl.store(out + FIRST * size, on_first * down, mask=there)
+    tl.store(out + SELF * size, on_own * down, mask=there)
+    tl.store(out + PREVIOUS * size, on_previous * down, mask=there)
+    tl.store(out + LOCAL * size, on_local * down, mask=there)
+    tl.store(out + DISTANCE * size, away / tl.where(mass == 0.0, 1.0, mass), mask=there)
+    tl.store(out + DUPLICATE * size, repeated * down, mask=there)
+    tl.store(out + INDUCTION * size, followed * down, mask=there)

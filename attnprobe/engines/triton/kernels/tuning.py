@@ -10,22 +10,32 @@ from attnprobe.engines.triton.kernels.logits import INTERPRETED
 # What a kernel is compiled for, and so what may want other blocks. SIZE is about the number of rows.
 KEY = ["BLOCK_D", "MASK", "BIAS", "CAUSAL", "WINDOW", "SIZE"]
 # Numbers that change from call to call, in generation with every token: no kernel is compiled anew for them.
-CHANGING = ["head_count", "row_count", "keys", "diagonal", "window", "low"]
+CHANGING = ["head_count", "row_count", "keys", "diagonal", "window", "low", "split"]
 CHANGING += ["row_shift", "column_shift", "length", "first", "last", "reach", "last_low", "last_high"]
 TRIALS = 5
-QUERIES = 32 << 10  # bytes
+HELD = 32 << 10  # bytes of a block of queries or keys
 LEAST = 32  # rows of the block that fits every device, whatever the head
+CELL = 16  # rows of a pooled cell, from which on a block of rows is within one
 
 
-def _configurations() -> list[Any]:
+def _config(rows: int, columns: int, warps: int, stages: int) -> Any:
+    return triton.Config({"BLOCK_M": rows, "BLOCK_N": columns}, num_warps=warps, num_stages=stages)
+
+
+def _by_rows() -> list[Any]:
+    """Of kernels in which a program has a block of rows."""
     if INTERPRETED:
-        return [triton.Config({"BLOCK_M": 16, "BLOCK_N": 16})]
-    return [
-        triton.Config({"BLOCK_M": 16, "BLOCK_N": 128}, num_warps=4, num_stages=2),
-        triton.Config({"BLOCK_M": 64, "BLOCK_N": 64}, num_warps=4, num_stages=3),
-        triton.Config({"BLOCK_M": 128, "BLOCK_N": 64}, num_warps=8, num_stages=2),
-        triton.Config({"BLOCK_M": 32, "BLOCK_N": 32}, num_warps=4, num_stages=1),
-    ]
+        return [_config(16, 16, 4, 1)]
+    return [_config(16, 128, 4, 2), _config(64, 128, 4, 3), _config(64, 64, 4, 3), _config(128, 128, 8, 3),
+            _config(32, 32, 4, 1)]  # fmt: skip
+
+
+def _by_keys() -> list[Any]:
+    """Of the kernel in which a program has a block of keys."""
+    if INTERPRETED:
+        return [_config(16, 16, 4, 1)]
+    return [_config(64, 64, 4, 3), _config(64, 128, 8, 3), _config(32, 64, 4, 3), _config(16, 64, 4, 3),
+            _config(16, 32, 4, 1)]  # fmt: skip
 
 
 def fitting(configurations: list[Any], _: Any, **arguments: Any) -> list[Any]:
@@ -34,11 +44,22 @@ def fitting(configurations: list[Any], _: Any, **arguments: Any) -> list[Any]:
     return [
         one
         for one in configurations
-        if one.kwargs["BLOCK_M"] <= max(arguments["SIZE"], LEAST) and one.kwargs["BLOCK_M"] * nbytes <= QUERIES
+        if one.kwargs["BLOCK_M"] <= max(arguments["SIZE"], LEAST) and one.kwargs["BLOCK_M"] * nbytes <= HELD
     ]
 
 
-NARROWEST = min(one.kwargs["BLOCK_N"] for one in _configurations())
+def fitting_cells(configurations: list[Any], _: Any, **arguments: Any) -> list[Any]:
+    """Those with blocks that are not too large to hold, of rows of one pooled cell, where cells are not too low."""
+    nbytes = arguments["BLOCK_D"] * arguments["query"].element_size()
+    most = arguments["CELL"] if arguments["CELL"] >= CELL else HELD
+    return [
+        one
+        for one in configurations
+        if one.kwargs["BLOCK_M"] <= most and max(one.kwargs["BLOCK_M"], one.kwargs["BLOCK_N"]) * nbytes <= HELD
+    ]
+
+
+NARROWEST = min(one.kwargs["BLOCK_N"] for one in _by_keys())
 
 
 def _time(launch: Callable[[], Any], quantiles: Any = None) -> list[float]:
@@ -58,8 +79,17 @@ def _time(launch: Callable[[], Any], quantiles: Any = None) -> list[float]:
 
 
 def tuned(kernel: Callable[..., Any]) -> Any:
-    """The function as a kernel, with blocks of the best size for each kind of call."""
+    """The function as a kernel, with blocks of the best size for each kind of call; kept on disk beside the kernel."""
+    return _tuned(kernel, _by_rows(), KEY, fitting)
+
+
+def tuned_folds(kernel: Callable[..., Any]) -> Any:
+    """The same of a kernel in which a program has a block of keys."""
+    return _tuned(kernel, _by_keys(), [*KEY, "CELL"], fitting_cells)
+
+
+def _tuned(kernel: Callable[..., Any], configs: list[Any], key: list[str], prune: Callable[..., Any]) -> Any:
     tune = triton.autotune(
-        configs=_configurations(), key=KEY, prune_configs_by={"early_config_prune": fitting}, do_bench=_time
+        configs=configs, key=key, prune_configs_by={"early_config_prune": prune}, do_bench=_time, cache_results=True
     )
     return tune(triton.jit(kernel, do_not_specialize=CHANGING))
