@@ -163,11 +163,9 @@ def compile_for(kernel: Any, arguments: dict[str, Any], capability: int, every: 
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    from attnprobe.engines.triton.kernels.tuning import fitting
-
     names, constants = kernel.fn.arg_names, {p.name for p in kernel.fn.params if p.is_constexpr}
     results = []
-    for one in fitting(kernel.configs, {}, **arguments)[0 if every else -1 :]:
+    for one in kernel.early_config_prune(kernel.configs, {}, **arguments)[0 if every else -1 :]:
         given = {**arguments, **one.kwargs}
         assert given.keys() == set(names), given.keys() ^ set(names)
         signature, aligned = {}, {}

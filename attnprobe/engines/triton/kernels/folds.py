@@ -10,7 +10,7 @@ from typing import no_type_check
 import triton
 import triton.language as tl
 
-from attnprobe.engines.triton.kernels.logits import NO_MASK, products, restricted
+from attnprobe.engines.triton.kernels.logits import load_block, products, restricted
 from attnprobe.engines.triton.kernels.tuning import NARROWEST, tuned_folds
 
 BINS = tl.constexpr(32)  # of distances; the measure has 26
@@ -44,13 +44,11 @@ def fold(
     positions `last_low` to `last_high`. ``pooled`` is ``[what, head, row cell, unit]``: sum and largest of a cell's
     `CELL` rows and `UNIT` columns. ``distances`` is ``[head, smallest block of keys, bin]``.
     """
-    RESTRICT: tl.constexpr = (MASK != NO_MASK) or BIAS or CAP or WINDOW
-    keys_at = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)  # positions
-    columns = keys_at - column_shift
     low_key = tl.program_id(0) * BLOCK_N
     high_key = low_key + BLOCK_N - 1
+    keys_at = low_key + tl.arange(0, BLOCK_N)  # positions
+    columns = keys_at - column_shift
     # Behind the last key, or in front of what a cache has dropped, is what is behind the last column: nothing.
-    broken = (high_key >= length) | (low_key < column_shift) | (high_key - column_shift >= keys) | RESTRICT
     reached = tl.where((keys_at < length) & (columns >= 0), columns, keys)
     head_number = tl.program_id(1).to(tl.int64)
     head_total = tl.num_programs(1).to(tl.int64)
@@ -66,71 +64,107 @@ def fold(
         mask=(reached < keys)[:, None] & (dims < HEAD_DIM)[None, :],
         other=0.0,
     )
-    begin = first + low_key * 0
-    end = begin + row_count
-    if CAUSAL:
-        begin = tl.maximum(begin, low_key - column_shift - diagonal + row_shift)
-    if WINDOW:
-        begin = tl.maximum(begin, low_key - column_shift - diagonal - window + 1 + row_shift)
-        end = tl.minimum(end, high_key - column_shift - diagonal + window + row_shift)
     STEP: tl.constexpr = CELL if CELL > BLOCK_M else BLOCK_M  # rows of a cell, or of several
     TALL: tl.constexpr = BLOCK_M if CELL > BLOCK_M else CELL
     DOWN: tl.constexpr = BLOCK_M // TALL
     ACROSS: tl.constexpr = BLOCK_N // UNIT
-    earliest = begin // BLOCK_M * BLOCK_M
+
+    # Rows that see some of these keys; and of them whole cells of rows that see all of these keys.
+    begin = first + low_key * 0
+    end = begin + row_count
+    low_row = begin
+    high_row = end
+    if CAUSAL:
+        begin = tl.maximum(begin, low_key - column_shift - diagonal + row_shift)
+        low_row = tl.maximum(low_row, high_key - column_shift - diagonal + row_shift)
+    if WINDOW:
+        begin = tl.maximum(begin, low_key - column_shift - diagonal - window + 1 + row_shift)
+        low_row = tl.maximum(low_row, high_key - column_shift - diagonal - window + 1 + row_shift)
+        end = tl.minimum(end, high_key - column_shift - diagonal + window + row_shift)
+        high_row = tl.minimum(high_row, low_key - column_shift - diagonal + window + row_shift)
+    begin = begin // BLOCK_M * BLOCK_M
+    low_row = (low_row + STEP - 1) // STEP * STEP
+    high_row = high_row // STEP * STEP
+    missing = (high_key >= length) | (low_key < column_shift) | (high_key - column_shift >= keys)
+    if missing | (high_row <= low_row):
+        low_row = begin
+        high_row = begin
+
     all_sum = tl.zeros([BLOCK_N], tl.float32)
     all_max = tl.zeros([BLOCK_N], tl.float32)
     last_sum = tl.zeros([BLOCK_N], tl.float32)
     last_max = tl.zeros([BLOCK_N], tl.float32)
+    cell_sum = tl.zeros([BLOCK_N], tl.float32)
+    cell_max = tl.zeros([BLOCK_N], tl.float32)
     bins = tl.arange(0, BINS)
     by_distance = tl.zeros([BINS], tl.float32)
     bin_sum = tl.zeros([BLOCK_N], tl.float32)  # of the bin that the last blocks were in as a whole
     bin_now = low_key * 0
     across = tl.program_id(0) * ACROSS + tl.arange(0, ACROSS)
-    for cell in tl.range(begin // STEP * STEP, end, STEP):
-        if DOWN == 1:
-            cell_sum = tl.zeros([BLOCK_N], tl.float32)
-            cell_max = tl.zeros([BLOCK_N], tl.float32)
-        for low in tl.range(tl.maximum(cell, earliest), tl.minimum(cell + STEP, end), BLOCK_M):
-            place = low + tl.arange(0, BLOCK_M)
-            there = (place >= first) & (place < first + row_count)
+    pooled += head_number * down_count * unit_count
+    step = tl.arange(0, BLOCK_M)
+    for part in tl.static_range(2):  # whole cells of rows that see all of the keys; then the others
+        if part == 0:
+            ahead = low_row * 0
+            count = (high_row - low_row) // BLOCK_M
+            start = low_row
+        else:
+            ahead = (low_row - begin) // BLOCK_M
+            count = ahead + (end - high_row + BLOCK_M - 1) // BLOCK_M
+            start = high_row
+        for number in tl.range(0, count):
+            low = tl.where(number < ahead, begin, start - ahead * BLOCK_M) + number * BLOCK_M
             row = low - row_shift
-            known = tl.load(lse + place - first, mask=there, other=0.0)
-            queries = tl.load(
-                query + (tl.cast(row, tl.int64) * query_row
-                         + (tl.arange(0, BLOCK_M)[None, :] * query_row + dims[:, None] * query_dim)),
-                mask=there[None, :] & (dims < HEAD_DIM)[:, None],
-                other=0.0,
-            )  # fmt: skip
-            logits = products(own, queries)
-            edge = broken | (low < first) | (low + BLOCK_M > first + row_count)
-            if CAUSAL:
-                edge = edge | (high_key - column_shift > row + diagonal)
-            if edge:
+            place = low + step
+            if part == 0:
+                logits = products(
+                    own, load_block(query, query_row, query_dim, row, keys, HEAD_DIM, BLOCK_D, BLOCK_M, True)
+                )
+                known = tl.load(lse + (low - first) + step)
+            else:
+                there = (place >= first) & (place < first + row_count)
+                at = tl.where(there, place - row_shift, first - row_shift).to(tl.int64)
+                queries = tl.load(
+                    query + (at[None, :] * query_row + dims[:, None] * query_dim),
+                    mask=(dims < HEAD_DIM)[:, None],
+                    other=0.0,
+                )
+                logits = products(own, queries)
+                known = tl.load(lse + place - first, mask=there, other=0.0)
+            if part == 1 or MASK or BIAS or CAP:
                 logits = restricted(
                     logits, (place - row_shift)[None, :], reached[:, None], keys, diagonal, window, scale, cap,
                     lowest_mask, mask, mask_row, mask_column, bias, bias_row, bias_column,
-                    MASK, BIAS, CAP, CAUSAL, WINDOW,
+                    MASK, BIAS, CAP, CAUSAL and part == 1, WINDOW and part == 1,
                 )  # fmt: skip
+            if part == 1:
                 logits = tl.where(there[None, :], logits, float("-inf"))
             weights = tl.exp2(logits * factor - known[None, :])
             sums = tl.sum(weights, 1)
+            all_sum += sums
             if DOWN == 1:
                 cell_sum += sums
                 cell_max = tl.maximum(cell_max, tl.max(weights, 1))
+                if ((low + BLOCK_M) % STEP == 0) | (low + BLOCK_M >= end):
+                    all_max = tl.maximum(all_max, cell_max)
+                    to = pooled + (low // CELL).to(tl.int64) * unit_count + across
+                    unit_sum = tl.sum(tl.reshape(cell_sum, (ACROSS, UNIT)), 1)
+                    unit_max = tl.max(tl.reshape(cell_max, (ACROSS, UNIT)), 1)
+                    tl.store(to, unit_sum, mask=across < unit_count)
+                    tl.store(to + head_total * down_count * unit_count, unit_max, mask=across < unit_count)
+                    cell_sum = tl.zeros([BLOCK_N], tl.float32)
+                    cell_max = tl.zeros([BLOCK_N], tl.float32)
             else:
                 parts = tl.reshape(weights, (BLOCK_N, DOWN, TALL))
-                part_sum = tl.sum(parts, 2)
                 part_max = tl.max(parts, 2)
                 all_max = tl.maximum(all_max, tl.max(part_max, 1))
-                unit_sum = tl.sum(tl.reshape(part_sum, (ACROSS, UNIT, DOWN)), 1)
+                unit_sum = tl.sum(tl.reshape(tl.sum(parts, 2), (ACROSS, UNIT, DOWN)), 1)
                 unit_max = tl.max(tl.reshape(part_max, (ACROSS, UNIT, DOWN)), 1)
-                down = cell // CELL + tl.arange(0, DOWN)
-                to = (head_number * down_count + down.to(tl.int64)[None, :]) * unit_count + across[:, None]
+                down = low // CELL + tl.arange(0, DOWN)
+                to = pooled + (down.to(tl.int64)[None, :] * unit_count + across[:, None])
                 inside = (down < down_count)[None, :] & (across < unit_count)[:, None]
-                tl.store(pooled + to, unit_sum, mask=inside)
-                tl.store(pooled + head_total * down_count * unit_count + to, unit_max, mask=inside)
-            all_sum += sums
+                tl.store(to, unit_sum, mask=inside)
+                tl.store(to + head_total * down_count * unit_count, unit_max, mask=inside)
             if LAST:
                 if (low < last_high) & (low + BLOCK_M > last_low):
                     last = tl.where(((place >= last_low) & (place < last_high))[None, :], weights, 0.0)
@@ -148,22 +182,17 @@ def fold(
                     bin_sum += sums
                 else:
                     bin_of = _bin_of(tl.abs(place[None, :] - keys_at[:, None]))
-                    for number in tl.range(nearest, farthest + 1):
-                        part = tl.sum(tl.where(bin_of == number, weights, 0.0))
-                        by_distance += tl.where(bins == number, part, 0.0)
-        if DOWN == 1:
-            all_max = tl.maximum(all_max, cell_max)
-            to = (head_number * down_count + cell // CELL) * unit_count + across
-            tl.store(pooled + to, tl.sum(tl.reshape(cell_sum, (ACROSS, UNIT)), 1), mask=across < unit_count)
-            to += head_total * down_count * unit_count
-            tl.store(pooled + to, tl.max(tl.reshape(cell_max, (ACROSS, UNIT)), 1), mask=across < unit_count)
+                    for bin_number in tl.range(nearest, farthest + 1):
+                        inside_bin = tl.sum(tl.where(bin_of == bin_number, weights, 0.0))
+                        by_distance += tl.where(bins == bin_number, inside_bin, 0.0)
+
     out = received + head_number * length + keys_at
-    inside = keys_at < length
-    tl.store(out, all_sum, mask=inside)
-    tl.store(out + head_total * length, all_max, mask=inside)
+    inside_length = keys_at < length
+    tl.store(out, all_sum, mask=inside_length)
+    tl.store(out + head_total * length, all_max, mask=inside_length)
     if LAST:
-        tl.store(out + 2 * head_total * length, last_sum, mask=inside)
-        tl.store(out + 3 * head_total * length, last_max, mask=inside)
+        tl.store(out + 2 * head_total * length, last_sum, mask=inside_length)
+        tl.store(out + 3 * head_total * length, last_max, mask=inside_length)
     if DISTANCES:
         by_distance += tl.where(bins == bin_now, tl.sum(bin_sum), 0.0)
         # The first of the smallest blocks that this one covers has all of it, the others nothing.

@@ -80,15 +80,18 @@ def load_block(
     base, stride, stride_dim, begin, stop,
     HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK: tl.constexpr, WHOLE: tl.constexpr,
 ):  # fmt: skip
-    """Vectors `begin` to ``begin + BLOCK``, ``[dim, vector]``; zeros from `stop` on, which a `WHOLE` block is before."""
+    """Vectors `begin` to ``begin + BLOCK``, ``[dim, vector]``; of a block that is not `WHOLE`, the last one before
+    `stop` stands for those behind it.
+    """
     dims = tl.arange(0, BLOCK_D)
     step = tl.arange(0, BLOCK)
-    at = base + tl.cast(begin, tl.int64) * stride + (step[None, :] * stride + dims[:, None] * stride_dim)
     if WHOLE:
-        if HEAD_DIM == BLOCK_D:
-            return tl.load(at)
-        return tl.load(at, mask=(dims < HEAD_DIM)[:, None], other=0.0)
-    return tl.load(at, mask=(begin + step < stop)[None, :] & (dims < HEAD_DIM)[:, None], other=0.0)
+        at = base + tl.cast(begin, tl.int64) * stride + (step[None, :] * stride + dims[:, None] * stride_dim)
+    else:
+        at = base + (tl.minimum(begin + step, stop - 1).to(tl.int64)[None, :] * stride + dims[:, None] * stride_dim)
+    if HEAD_DIM == BLOCK_D:
+        return tl.load(at)
+    return tl.load(at, mask=(dims < HEAD_DIM)[:, None], other=0.0)
 
 
 @triton.jit

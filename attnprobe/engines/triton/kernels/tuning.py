@@ -34,7 +34,7 @@ def _by_keys() -> list[Any]:
     """Of the kernel in which a program has a block of keys."""
     if INTERPRETED:
         return [_config(16, 16, 4, 1)]
-    return [_config(64, 64, 4, 3), _config(64, 128, 8, 3), _config(32, 64, 4, 3), _config(16, 64, 4, 3),
+    return [_config(64, 64, 4, 3), _config(64, 128, 8, 3), _config(64, 128, 4, 3), _config(32, 128, 4, 3), _config(32, 64, 4, 3), _config(16, 64, 4, 3),
             _config(16, 32, 4, 1)]  # fmt: skip
 
 
