@@ -8,7 +8,10 @@ from torch import Tensor
 from attnprobe.call import AttentionCall, GivenWeights, as_index
 from attnprobe.engines import Engine, Tile
 from attnprobe.engines.given import given_tiles
+from attnprobe.engines.layout import SHARE
+from attnprobe.shapes import Float
 
+FLOAT = 4
 ROWS, HEADS = 3, 8  # at most, of a call: the first, the last, and some between
 
 
@@ -47,17 +50,22 @@ def compare(
         lost = lost + ((tile.weights > 0) & (tile.weights < smallest)).sum()
         count = count + (tile.weights > 0).sum()
         if value is not None and output is not None:
-            # By head, since values of all heads in float32 would be as large as a layer's cache.
-            for number, head in enumerate(tile.heads):
-                made = torch.matmul(tile.weights[:, number], _values(call, tile, value, head))
-                given = output[:, head][:, as_index(tile.rows, output.device)].float()
-                own = valid[:, number, :, None]
-                difference = torch.maximum(difference, ((made - given).abs() * own).max())
-                largest = torch.maximum(largest, (given.abs() * own).max())
+            made = _made(call, tile, value, budget // SHARE)
+            given = output[:, as_index(tile.heads, output.device)][:, :, as_index(tile.rows, output.device)].float()
+            own = valid[..., None]
+            difference = torch.maximum(difference, ((made - given).abs() * own).max())
+            largest = torch.maximum(largest, (given.abs() * own).max())
     relative = difference / largest.clamp(min=torch.finfo(torch.float32).tiny)
     return torch.stack([relative if output is not None else relative * torch.nan, row_sum, lost / count.clamp(min=1)])
 
 
-def _values(call: Any, tile: Tile, value: Tensor, head: int) -> Tensor:
-    of = value[:, head * value.shape[1] // call.heads]
-    return of[:, tile.start : tile.start + tile.weights.shape[3]].detach().float()
+def _made(call: Any, tile: Tile, value: Tensor, most: int) -> Float[Tensor, "batch h r dim"]:
+    """Weights times values; of so many heads at a time as have values of at most so many bytes in float32."""
+    stop = tile.start + tile.weights.shape[3]
+    several = max(1, most // (value.shape[0] * (stop - tile.start) * value.shape[3] * FLOAT))
+    parts = []
+    for first in range(0, len(tile.heads), several):
+        heads = tuple(head * value.shape[1] // call.heads for head in tile.heads[first : first + several])
+        of = value[:, as_index(heads, value.device), tile.start : stop].detach().float()
+        parts.append(torch.matmul(tile.weights[:, first : first + several], of))
+    return torch.cat(parts, 1)

@@ -5,6 +5,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
+import torch
 from torch import Tensor
 
 from attnprobe.call import AttentionCall, GivenWeights
@@ -17,13 +18,14 @@ from attnprobe.lineage import Forward, Lineage
 from attnprobe.measures.base import IDS
 from attnprobe.measures.measurer import Measurer, RowValues
 from attnprobe.measures.rows import SampleRows
-from attnprobe.place import check_stray, find_place, fused_rows, place, sample_rows
+from attnprobe.place import Places, check_stray, fused_rows, place, sample_rows
 from attnprobe.samples import Growing
 from attnprobe.scratch import Scratch
 from attnprobe.shapes import Float, Int, Shaped
 from attnprobe.store.base import Writer
 from attnprobe.topk import largest
 
+HALVES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 # Copies tensors to the host and calls back there, unless the lineage was refused meanwhile.
 Put = Callable[[Lineage, Sequence[Tensor | None], Callable[..., None]], None]
 
@@ -54,7 +56,7 @@ def make_keeper(kept: Kept, numbers: dict[Site, int], store: Writer, put: Put, s
     """The keeper of an item; `numbers` are the sites' as in ``kept.heads``."""
     heads = {site: kept.heads[number] for site, number in numbers.items() if number in kept.heads}
     if isinstance(kept.item, Weights):
-        return _WeightsKeeper(kept, kept.item, heads, store, put)
+        return _WeightsKeeper(kept, kept.item, heads, store, put, budget)
     if isinstance(kept.item, TopK):
         return _TopKeeper(kept, kept.item, heads, store, put, scratch, budget)
     return _MeasuresKeeper(kept, kept.item, heads, store, put, scratch, budget)
@@ -91,8 +93,10 @@ def feed(
 class _WeightsKeeper:
     holds, waits = True, False
 
-    def __init__(self, kept: Kept, item: Weights, heads: dict[Site, tuple[int, ...]], store: Writer, put: Put) -> None:
-        self._selection, self._store, self._put = kept.selection, store, put
+    def __init__(
+        self, kept: Kept, item: Weights, heads: dict[Site, tuple[int, ...]], store: Writer, put: Put, budget: int
+    ) -> None:
+        self._selection, self._store, self._put, self._budget = kept.selection, store, put, budget
         self._fields = {site: Field(-1, site, kept.group, own, item.dtype) for site, own in heads.items()}
 
     def take(self, forward: Forward, site: Site, tile: Tile, start: int) -> None:
@@ -102,9 +106,16 @@ class _WeightsKeeper:
         write = partial(place, self._store, forward, self._selection, field, tile.heads, tile.rows, start, *known)
         self._put(forward.lineage, [tile.weights], write)
 
-    def fuse(self, *what: Any) -> bool:
-        """Weights are what tiles are for."""
-        return False
+    def fuse(
+        self, forward: Forward, site: Site, call: AttentionCall, heads: tuple[int, ...], rows: Rows, by: Fused
+    ) -> bool:
+        """Weights in half precision come from the device as they are stored: half the bytes, and none to convert."""
+        dtype = HALVES.get(self._fields[site].dtype)
+        if dtype is None:
+            return False
+        for tile in by.weights(call, heads, rows, dtype, self._budget):
+            self.take(forward, site, tile, tile.start + call.key_offset)
+        return True
 
     def finish(self, sample: Growing) -> None:
         """All is written."""
@@ -128,6 +139,7 @@ class _TopKeeper:
     ) -> None:
         self._selection, self._store, self._put = kept.selection, store, put
         self._item, self._scratch, self._budget = item, scratch, budget
+        self._places = Places(kept.selection, False)
         self._fields = {site: Field(-1, site, kept.group, own, item.dtype, "top") for site, own in heads.items()}
 
     def take(self, forward: Forward, site: Site, tile: Tile, start: int) -> None:
@@ -144,7 +156,7 @@ class _TopKeeper:
         """The largest weights in the engine's own way, where they are few."""
         if self._item.k > by.most:
             return False
-        found = find_place(forward, self._selection, site, call, rows, False)
+        found = self._places.find(forward, site, call, rows)
         if found is None:
             return False
         for sample, own, where in found:
@@ -197,6 +209,7 @@ class _MeasuresKeeper:
         self._chosen, self._budget = item.chosen, budget
         self._ids = any(IDS in one.measure.needs for one in item.chosen)
         self._fields = {site: Field(-1, site, kept.group, own) for site, own in heads.items()}
+        self._places = Places(kept.selection, self._ids)
         self._held: dict[int, dict[Site, Measurer]] = {}
 
     def take(self, forward: Forward, site: Site, tile: Tile, start: int) -> None:
@@ -210,7 +223,7 @@ class _MeasuresKeeper:
     ) -> bool:
         """Measure the rows in the engine's own way, where every measure has one."""
         chosen = [one for one in self._chosen if one.fits(site)]
-        found = find_place(forward, self._selection, site, call, rows, self._ids)
+        found = self._places.find(forward, site, call, rows)
         if found is None or not all(by.measures(chosen, *one[1:]) for one in found):
             return False
         for sample, own, where in found:

@@ -248,7 +248,7 @@ class Observer:
                 self.checks.returned(value, output, reason)
 
     def _put(self, lineage: Lineage, tensors: Sequence[Tensor | None], then: Callable[..., None]) -> None:
-        self._copies.put(tensors, self._guarded(lineage, then))
+        self._copies.put(tensors, self._guarded(lineage, then), aside=True)
 
     def _rows(self, forward: Forward, kept: Kept) -> Rows:
         selection = kept.selection

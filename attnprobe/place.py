@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -158,6 +159,31 @@ def sample_rows(
             scratch=scratch,
         )
         yield sample, rows, stray
+
+
+class Places:
+    """Where wanted rows are, found once for all sites of a forward pass that ask for the same.
+
+    Parameters
+    ----------
+    selection, with_tokens
+        Which rows are wanted; whether token ids are.
+    """
+
+    def __init__(self, selection: Selection, with_tokens: bool) -> None:
+        self._selection, self._with_tokens = selection, with_tokens
+        self._asked: tuple[Any, ...] = ()
+        self._found: list[tuple[Growing, Rows, Place]] | None = None
+
+    def find(
+        self, forward: Forward, site: Site, call: AttentionCall, rows: Rows
+    ) -> list[tuple[Growing, Rows, Place]] | None:
+        """As `find_place`."""
+        asked = forward, site.queries, site.keys, call.key_offset, call.keys, rows
+        if self._asked[:1] != asked[:1] or self._asked[1:] != asked[1:]:
+            self._found = find_place(forward, self._selection, site, call, rows, self._with_tokens)
+            self._asked = asked
+        return self._found
 
 
 def find_place(

@@ -213,7 +213,15 @@ def launches(call: AttentionCall) -> list[tuple[Any, dict[str, Any]]]:
     top = {name: place[name] for name in ("column_shift", "length", "first")}
     top |= {"last": 9, "positions": operands.common["rows"], "K": 8, "values": number, "among": number}
     fold = {"last_low": 0, "last_high": 64, "received": number, "pooled": number, "distances": number}
-    fold |= {"down_count": 150, "unit_count": 150, "block_count": 10, "DISTANCES": True, "LAST": True, "CELL": 64, "UNIT": 32}
+    fold |= {
+        "down_count": 150,
+        "unit_count": 150,
+        "block_count": 10,
+        "DISTANCES": True,
+        "LAST": True,
+        "CELL": 64,
+        "UNIT": 32,
+    }
     return [
         (rows.measure, {**operands.common, **operands.sinks, **place, **row}),
         (largest.largest, {**operands.common, **operands.sinks, **top, "strays": number}),

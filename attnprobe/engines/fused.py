@@ -1,12 +1,14 @@
-"""What an engine may do at once for one sample of a call, without a tile: measures."""
+"""What an engine may do at once for a call, without a float32 tile: measures, top-k, weights as they are stored."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
+import torch
 from torch import Tensor
 
 from attnprobe.call import AttentionCall, Rows
+from attnprobe.engines.tile import Tile
 from attnprobe.measures import Chosen, Tokens
 from attnprobe.shapes import Bool, Float, Int
 
@@ -101,6 +103,11 @@ class Fused(Protocol):
         budget: int,
     ) -> Iterator[Measured]:
         """The measures of rows of a call's sample, some of the heads at a time: as many as fit `budget` bytes."""
+
+    def weights(
+        self, call: AttentionCall, heads: tuple[int, ...], rows: Rows, dtype: torch.dtype, budget: int
+    ) -> Iterator[Tile]:
+        """Tiles in another dtype than float32, rounded once, each of at most a quarter of `budget` bytes."""
 
     @property
     def most(self) -> int:

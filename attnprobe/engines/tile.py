@@ -10,7 +10,7 @@ from attnprobe.shapes import Bool, Float
 
 @dataclass(frozen=True)
 class Tile:
-    """Float32 weights in the call's own (padded) coordinates, on its device.
+    """Weights in the call's own (padded) coordinates, on its device; float32, or half precision if that is kept.
 
     Attributes
     ----------

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from attnprobe.fields import Rows
-from attnprobe.shapes import Int
+from attnprobe.shapes import Bool, Int
 
 FEW = 4  # rows that are compared with all tokens: as in generation, where there are new ids for every row
 
@@ -18,6 +18,11 @@ class Earlier(NamedTuple):
 
     rows: Int[np.ndarray, " pair"]
     positions: Int[np.ndarray, " pair"]
+
+
+def _on(host: Tensor, device: torch.device) -> Tensor:
+    """On a device, without waiting for the copy."""
+    return host.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else host
 
 
 class Tokens:
@@ -33,12 +38,13 @@ class Tokens:
         self.ids = ids
         self._last: tuple[Rows, Earlier] | None = None
         self._before: dict[torch.device, Tensor] = {}
+        self._new: tuple[Rows, torch.device, Tensor] | None = None
 
     def before(self, device: torch.device) -> Int[Tensor, " entry"]:
         """On a device, for each position (and behind the last one) the token before it, -2 where there is none."""
         if device not in self._before:
             host = torch.from_numpy(np.concatenate([[-2], self.ids]).astype(np.int32))
-            self._before[device] = host.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else host
+            self._before[device] = _on(host, device)
         return self._before[device]
 
     def counts(self, rows: Rows) -> Int[np.ndarray, " query"]:
@@ -48,6 +54,13 @@ class Tokens:
         _, first, rank = self._sorted
         counts: Int[np.ndarray, " query"] = (rank - first)[np.asarray(rows)]
         return counts
+
+    def new(self, rows: Rows, device: torch.device) -> Bool[Tensor, " query"]:
+        """On a device, whether the token at each of some positions never came before."""
+        if self._new is None or self._new[:2] != (rows, device):  # all sites of a forward pass ask for the same
+            host = torch.from_numpy(self.counts(rows) == 0)
+            self._new = rows, device, _on(host, device)
+        return self._new[2]
 
     def earlier(self, rows: Rows) -> Earlier:
         """Where the tokens at some positions came before, row after row."""

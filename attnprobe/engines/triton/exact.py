@@ -15,15 +15,15 @@ from attnprobe.errors import BudgetError
 from attnprobe.scratch import Scratch
 from attnprobe.shapes import Bool, Float
 
-FLOAT = 4
 FEW = 64  # rows of a head that make a good product
 PROGRAMS = 1024  # that keep any device busy
 PART = 256  # keys that are worth a program
 
 
 class Normalised(NamedTuple):
-    """Base-2 logarithm of each row's sum of exponentials, a sink's included, 0 where there is no key; the sink's share;
-    whether the row has any key.
+    """Of each row, the base-2 logarithm of the sum of exponentials (0 without a key), a sink's share, and any key.
+
+    The sum has the sink's exponential in it.
     """
 
     lse: Float[Tensor, "batch h r"]
@@ -32,26 +32,31 @@ class Normalised(NamedTuple):
 
 
 def kernel_tiles(
-    call: AttentionCall, heads: tuple[int, ...], rows: Rows, budget: int, scratch: Scratch | None
+    call: AttentionCall,
+    heads: tuple[int, ...],
+    rows: Rows,
+    budget: int,
+    scratch: Scratch | None,
+    dtype: torch.dtype = torch.float32,
 ) -> Iterator[Tile]:
-    """Tiles of a call that the kernels cover, each of at most a quarter of `budget` bytes.
+    """Tiles of a call that the kernels cover, each of at most a quarter of `budget` bytes, in `dtype`.
 
     Raises
     ------
     BudgetError
         If one row does not fit.
     """
-    layout = _lay_out(call, len(heads), len(rows), budget)
+    layout = _lay_out(call, len(heads), len(rows), budget, dtype.itemsize)
     for head in range(0, len(heads), layout.heads):
         some = heads[head : head + layout.heads]
         height = layout.height(len(some))
         for row in range(0, len(rows), height):
-            yield _tile(call, some, rows[row : row + height], scratch)
+            yield _tile(call, some, rows[row : row + height], scratch, dtype)
 
 
-def _lay_out(call: AttentionCall, heads: int, rows: int, budget: int) -> Layout:
+def _lay_out(call: AttentionCall, heads: int, rows: int, budget: int, itemsize: int) -> Layout:
     """As of the torch engine, but keys are read where they are."""
-    line = call.batch * call.keys * FLOAT
+    line = call.batch * call.keys * itemsize
     if line > budget // SHARE:
         raise BudgetError(
             f"a row of one head, {call.keys} columns for a batch of {call.batch}, takes {line:,} bytes, and a quarter "
@@ -62,7 +67,7 @@ def _lay_out(call: AttentionCall, heads: int, rows: int, budget: int) -> Layout:
     return Layout(max(1, min(heads, share // (line * min(rows, FEW)))), share, line, pack=False)
 
 
-def _tile(call: AttentionCall, heads: tuple[int, ...], rows: Rows, scratch: Scratch | None) -> Tile:
+def _tile(call: AttentionCall, heads: tuple[int, ...], rows: Rows, scratch: Scratch | None, dtype: torch.dtype) -> Tile:
     from attnprobe.engines.triton.kernels.weights import write
 
     operands = Operands.of(call, heads, rows)
@@ -71,9 +76,9 @@ def _tile(call: AttentionCall, heads: tuple[int, ...], rows: Rows, scratch: Scra
     start, stop = call.columns(rows)
     shape = *operands.shape, stop - start
     if scratch is None:
-        weights = operands.empty(stop - start)
+        weights = operands.empty(stop - start, dtype=dtype)
     else:
-        weights = scratch.take("tile", shape, torch.float32, operands.device)
+        weights = scratch.take("tile", shape, dtype, operands.device)
     launch(
         write,
         operands,

@@ -10,6 +10,8 @@ from torch import Tensor
 from attnprobe.call import AttentionCall, Rows
 from attnprobe.engines.fused import Measured, Place, Top
 from attnprobe.engines.layout import SHARE
+from attnprobe.engines.tile import Tile
+from attnprobe.engines.triton.exact import kernel_tiles
 from attnprobe.engines.triton.launch import launch
 from attnprobe.engines.triton.operands import Operands, of_sample
 from attnprobe.engines.triton.ranking import MOST, top_of_rows
@@ -78,6 +80,12 @@ class KernelMeasures:
         for first in range(0, len(heads), several):
             yield self._measure(own, heads[first : first + several], rows, place, asked)
 
+    def weights(
+        self, call: AttentionCall, heads: tuple[int, ...], rows: Rows, dtype: torch.dtype, budget: int
+    ) -> Iterator[Tile]:
+        """Tiles that are made in another dtype than float32, rounded once."""
+        return kernel_tiles(call, heads, rows, budget, None, dtype)
+
     @property
     def most(self) -> int:
         """Of how many weights a row the largest are found at most."""
@@ -116,10 +124,7 @@ class KernelMeasures:
             values["previous"][:, 0] = torch.nan
         for name in names & IDS:
             assert ids is not None, "a measure that needs ids is not computed without them"
-            first = ids.counts(place.shifted(rows)) == 0
-            values[name] = numbers[ROWS[name]].masked_fill(
-                torch.from_numpy(first).to(operands.device, non_blocking=True), torch.nan
-            )
+            values[name] = numbers[ROWS[name]].masked_fill(ids.new(place.shifted(rows), operands.device), torch.nan)
         if names - ROWS.keys():
             values.update(_fold(operands, rows, place, asked, numbers))
         valid = numbers[ARGMAX] != NOWHERE if own.may_empty else None

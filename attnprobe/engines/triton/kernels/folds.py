@@ -165,7 +165,7 @@ def fold(
                 inside = (down < down_count)[None, :] & (across < unit_count)[:, None]
                 tl.store(to, unit_sum, mask=inside)
                 tl.store(to + head_total * down_count * unit_count, unit_max, mask=inside)
-            if LAST:
+            if LAST:  # noqa: SIM102 (a constant of the kernel, and a test at run time)
                 if (low < last_high) & (low + BLOCK_M > last_low):
                     last = tl.where(((place >= last_low) & (place < last_high))[None, :], weights, 0.0)
                     last_sum += tl.sum(last, 1)

@@ -80,8 +80,9 @@ def load_block(
     base, stride, stride_dim, begin, stop,
     HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK: tl.constexpr, WHOLE: tl.constexpr,
 ):  # fmt: skip
-    """Vectors `begin` to ``begin + BLOCK``, ``[dim, vector]``; of a block that is not `WHOLE`, the last one before
-    `stop` stands for those behind it.
+    """Vectors `begin` to ``begin + BLOCK``, ``[dim, vector]``.
+
+    Of a block that is not `WHOLE`, the last one before `stop` stands for those behind it.
     """
     dims = tl.arange(0, BLOCK_D)
     step = tl.arange(0, BLOCK)

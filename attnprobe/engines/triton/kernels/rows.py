@@ -163,9 +163,7 @@ def measure(
             apart = tl.abs(place[:, None] - position[None, :])
             away = away * down + tl.sum(share * apart.to(tl.float32), 1)
             on_own = on_own * down + tl.sum(tl.where(apart == 0, share, 0.0), 1)
-            on_previous = on_previous * down + tl.sum(
-                tl.where(position[None, :] == place[:, None] - 1, share, 0.0), 1
-            )
+            on_previous = on_previous * down + tl.sum(tl.where(position[None, :] == place[:, None] - 1, share, 0.0), 1)
             on_local = on_local * down + tl.sum(tl.where(apart < reach, share, 0.0), 1)
         if IDS:
             earlier = position[None, :] < place[:, None]

@@ -18,24 +18,26 @@ LEAST = 32  # rows of the block that fits every device, whatever the head
 CELL = 16  # rows of a pooled cell, from which on a block of rows is within one
 
 
-def _config(rows: int, columns: int, warps: int, stages: int) -> Any:
-    return triton.Config({"BLOCK_M": rows, "BLOCK_N": columns}, num_warps=warps, num_stages=stages)
+def _config(rows: int, columns: int, stages: int, registers: int | None = None) -> Any:
+    """Blocks, and at most so many registers a thread: fewer, and more programs share a multiprocessor."""
+    blocks = {"BLOCK_M": rows, "BLOCK_N": columns}
+    return triton.Config(blocks, num_warps=4, num_stages=stages, maxnreg=registers)
 
 
 def _by_rows() -> list[Any]:
     """Of kernels in which a program has a block of rows."""
     if INTERPRETED:
-        return [_config(16, 16, 4, 1)]
-    return [_config(16, 128, 4, 2), _config(64, 128, 4, 3), _config(64, 64, 4, 3), _config(128, 128, 8, 3),
-            _config(32, 32, 4, 1)]  # fmt: skip
+        return [_config(16, 16, 1)]
+    several = [_config(64, 64, 3, 128), _config(64, 64, 3, 168), _config(64, 128, 3, 168), _config(64, 128, 3)]
+    return [_config(16, 128, 2), *several, _config(32, 32, 1)]
 
 
 def _by_keys() -> list[Any]:
     """Of the kernel in which a program has a block of keys."""
     if INTERPRETED:
-        return [_config(16, 16, 4, 1)]
-    return [_config(64, 64, 4, 3), _config(64, 128, 8, 3), _config(64, 128, 4, 3), _config(32, 128, 4, 3), _config(32, 64, 4, 3), _config(16, 64, 4, 3),
-            _config(16, 32, 4, 1)]  # fmt: skip
+        return [_config(16, 16, 1)]
+    several = [_config(64, 64, 3, 128), _config(64, 64, 3, 168), _config(64, 128, 3), _config(32, 64, 3, 128)]
+    return [*several, _config(16, 64, 3), _config(16, 32, 1)]
 
 
 def fitting(configurations: list[Any], _: Any, **arguments: Any) -> list[Any]:
