@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from attnprobe.profiling import copied, stage
+
 
 class Copies:
     """A queue of copies; each calls back once its tensors are on the host, first in, first out.
@@ -38,10 +40,12 @@ class Copies:
             if tensor is None or tensor.device.type == "cpu":
                 hosts.append(tensor)
                 continue
-            pinned = tensor.device.type == "cuda"
-            host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=pinned)
-            host.copy_(tensor, non_blocking=pinned)
-            hosts.append(host)
+            with stage("copy"):
+                pinned = tensor.device.type == "cuda"
+                host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=pinned)
+                host.copy_(tensor, non_blocking=pinned)
+                hosts.append(host)
+                copied(host.numel() * host.element_size())
             nbytes += host.numel() * host.element_size()
             if pinned:
                 event = torch.cuda.Event()  # type: ignore[no-untyped-call]
@@ -65,5 +69,6 @@ class Copies:
         hosts, events, nbytes, then = self._flying.popleft()
         self._nbytes -= nbytes
         for event in events:
-            event.synchronize()
+            with stage("wait"):
+                event.synchronize()
         then(*hosts)
