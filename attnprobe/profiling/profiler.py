@@ -16,6 +16,7 @@ from attnprobe.profiling.ranges import Ranges, close_range, name_of, open_range
 from attnprobe.profiling.stages import Stage, forget
 from attnprobe.profiling.timeline import Timeline
 
+HOST_ONLY = "write", "wait"  # where the device is given nothing: what passes there is nobody's
 _UNKNOWN = Taken(None, 0, 0, 0)
 
 
@@ -148,10 +149,11 @@ class Profiler(Ranges):
             outer.figures.lost += own.lost
             outer.figures.since, outer.figures.memory = after, memory
 
-    def count(self, stage: Stage, copied: int, written: int) -> None:
+    def count(self, stage: Stage, copied: int = 0, written: int = 0, calls: int = 0) -> None:
         """Bytes of the stage that the thread is in."""
         stage.figures.sums.copied += copied
         stage.figures.sums.written += written
+        stage.figures.sums.calls += calls
 
     def note(self, stage: Stage, what: str, how: str, why: str) -> None:
         """Keep it, once."""
@@ -211,19 +213,22 @@ class Profiler(Ranges):
             return
         around = self._on_stream(stage)
         if around is not None:
-            with self._lock:
-                self._timeline.add(_key(around), around.figures.event, own.event)
+            self._on_device(around, own.event)
 
     def _unmark(self, stage: Stage) -> None:
         own = stage.figures
         event = None if own.event is None else self._timeline.event(own.stream)
         if event is None:
             return
-        with self._lock:
-            self._timeline.add(_key(stage), own.event, event)
+        self._on_device(stage, event)
         around = self._on_stream(stage)
         if around is not None:
             around.figures.event = event
+
+    def _on_device(self, stage: Stage, until: Any) -> None:
+        if stage.name not in HOST_ONLY:
+            with self._lock:
+                self._timeline.add(_key(stage), stage.figures.event, until)
 
     def _on_stream(self, stage: Stage) -> Stage | None:
         """The next stage around it that is on the same stream."""

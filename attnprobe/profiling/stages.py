@@ -38,8 +38,8 @@ class Taker(Protocol):
     def closed(self, stage: "Stage") -> None:
         """It ends; those within have ended."""
 
-    def count(self, stage: "Stage", copied: int, written: int) -> None:
-        """Bytes went to the host, or to the store or a file."""
+    def count(self, stage: "Stage", copied: int = 0, written: int = 0, calls: int = 0) -> None:
+        """Bytes went to the host, or to the store or a file; or it was not a call."""
 
     def note(self, stage: "Stage", what: str, how: str, why: str) -> None:
         """Something of the stage's site was made in some way."""
@@ -110,6 +110,8 @@ def _each(name: str, made: Iterator[T]) -> Iterator[T]:
             try:
                 one = next(made)
             except StopIteration:
+                if _own.top is not None:
+                    _own.top.taker.count(_own.top, calls=-1)  # nothing was made
                 return
         yield one
 
@@ -137,13 +139,13 @@ def at(site: Site, device: torch.device) -> None:
 def copied(nbytes: int) -> None:
     """So many bytes were copied from a device to the host."""
     if _own.top is not None:
-        _own.top.taker.count(_own.top, nbytes, 0)
+        _own.top.taker.count(_own.top, copied=nbytes)
 
 
 def written(nbytes: int) -> None:
     """So many bytes went to the store; in a thread beside the model, to a file."""
     if _own.top is not None:
-        _own.top.taker.count(_own.top, 0, nbytes)
+        _own.top.taker.count(_own.top, written=nbytes)
 
 
 def profiled() -> bool:
