@@ -107,9 +107,10 @@ class Rounds:
         recorded, profiled = self.ratio(RECORDED, BARE), self.ratio(PROFILED, RECORDED)
         bare = statistics.median(self.seconds[BARE])
         count = len(self.seconds[BARE])
+        of = f"{count} round{'s' * (count > 1)} in turns"
         return [
             f"recorded takes {_ratio(recorded)} of the bare run's {1000 * bare:.1f} ms, opening and closing included",
-            f"with its profile {_ratio(profiled)} of that; median and extremes of {count} round{'s' * (count > 1)} in turns",
+            f"with its profile {_ratio(profiled)} of that; median and extremes of {of}",
         ]
 
 
