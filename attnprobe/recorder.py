@@ -159,8 +159,8 @@ class Recorder:
                 raise
             error.add_note(f"attnprobe, while closing the recording: {late}")
         finally:
-            self._profiler.end()
             self._settle(failed)
+            self._profiler.end()
 
     def _close_store(self) -> None:
         with stage("write"):

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import pickle
 import threading
 import time
 from collections.abc import Iterator
@@ -483,6 +484,21 @@ def test_on_cuda_nothing_waits_in_the_forward_and_the_device_s_time_is_known(opt
         assert summary.loc["copy", "copied"] >= own.nbytes
     assert summary.loc["total", "device_held"] > 0
     assert np.isfinite(summary.to_numpy()).all()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_on_cuda_the_command_writes_a_trace_of_kernels_and_a_snapshot_of_memory(tmp_path: Path) -> None:
+    trace, snapshot = tmp_path / "trace.json", tmp_path / "memory.pickle"
+    files = ["--trace", trace, "--memory-snapshot", snapshot]
+    call("demo", "--tokens", 512, "--keep", "measures", "--rounds", 2, "--model-dtype", "bfloat16", *files)
+    events = json.loads(trace.read_text())["traceEvents"]
+    assert {"attnprobe.logits L0", "attnprobe.copy L3"} <= {str(event.get("name")) for event in events}
+    assert [event for event in events if event.get("cat") == "kernel"]
+    with snapshot.open("rb") as file:
+        assert any(pickle.load(file)["device_traces"])
+    torch.ones(1 << 20, device="cuda")
+    assert not any(torch.cuda.memory._snapshot()["device_traces"])  # nobody takes notes any more
 
 
 # --- the command --------------------------------------------------------------------------------------------------

@@ -154,7 +154,9 @@ def _random(named: Named, outline: Any, tokens: str | None, generate: int) -> An
             f"{count + generate:,} tokens do not fit the context window of {named.name}, which has {window:,}; "
             f"take --tokens {max(1, window - generate)}"
         )
-    vocabulary = outline.get_input_embeddings().num_embeddings
+    vocabulary = getattr(outline.get_input_embeddings(), "num_embeddings", None)
+    if vocabulary is None:
+        raise SelectionError(f"{named.name} takes no tokens; profile it in Python, with record(model, profile=True)")
     return torch.randint(vocabulary, (1, count), generator=torch.Generator().manual_seed(0))
 
 

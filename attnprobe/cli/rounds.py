@@ -1,5 +1,6 @@
 """Running a model bare, recorded, and recorded with a profile, in turns: ratios of one run, with their spread."""
 
+import shutil
 import statistics
 import tempfile
 import time
@@ -116,13 +117,22 @@ class Rounds:
 
 @contextmanager
 def beside(run: Path | None) -> Iterator[Callable[[str], Path | None]]:
-    """Where runs go, by name, that are removed when the block ends: on the disk of `run`, or to memory without it."""
+    """Where runs go, by name, one at a time: on the disk of `run`, or to memory without it.
+
+    A run is removed when the next one is to be made, the last one when the block ends.
+    """
     if run is None:
         yield lambda name: None
         return
     run.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{run.name}-", dir=run.parent) as made:
-        yield lambda name: Path(made) / name
+
+        def place(name: str) -> Path:
+            for before in Path(made).iterdir():
+                shutil.rmtree(before)
+            return Path(made) / name
+
+        yield place
 
 
 def run_rounds(

@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -107,7 +107,7 @@ class Profiler(Ranges):
         """All is recorded: read what devices took, and take no more of this thread."""
         self._ended = self._clock()
         forget(self)
-        with self._lock:
+        with self._lock, suppress(RuntimeError):  # a device that failed tells no times, and raised its own error
             self._timeline.finish()
 
     # --- what stages tell ----------------------------------------------------------------------------------------
