@@ -17,6 +17,7 @@ from click.testing import CliRunner
 from route_checks import untouched
 from torch.profiler import ProfilerActivity
 from torch.profiler import profile as torch_profile
+from transformers import T5Config, T5ForConditionalGeneration
 
 import attnprobe as ap
 from attnprobe import engines, keepers
@@ -289,6 +290,12 @@ def test_generation_is_profiled_and_read_inside_of_the_block() -> None:
     assert 0 < inside.total < rec.profile.total
 
 
+def test_before_anything_ran_there_is_a_table_of_nothing() -> None:
+    profile = ap.record(models.gpt2(), profile=True).profile
+    assert "recording took 0.00 ms" in repr(profile)
+    assert (len(profile.layers), len(profile.to_pandas()), profile.notes) == (0, 0, [])
+
+
 def test_only_the_recording_that_asked_is_profiled() -> None:
     model, tokens = models.gpt2(), models.ids(1, 10)
     with ap.record(model, layers=[0], profile=True) as one, ap.record(model, layers=[1]) as other:
@@ -535,6 +542,14 @@ def test_the_command_gives_json() -> None:
     assert record["recorded_over_bare"]["median"] == record["seconds"]["recorded"][0] / record["seconds"]["bare"][0]
     entries = record["profile"]["entries"]
     assert sum(entry["host"] for entry in entries) == pytest.approx(record["profile"]["seconds"]["recording"])
+
+
+def test_the_command_runs_an_encoder_decoder(tmp_path: Path) -> None:
+    config = T5Config(vocab_size=64, d_model=32, d_kv=8, d_ff=32, num_layers=2, num_heads=4)
+    T5ForConditionalGeneration(config).save_pretrained(tmp_path / "t5")
+    out = call(tmp_path / "t5", "--tokens", 12, "--rounds", 1, "--model-dtype", "float64", "--device", "cpu").stdout
+    assert "float64 on cpu" in out
+    assert "tiles by torch, L0 to L1, L0 to L1 cross, L0 to L1 encoder" in out
 
 
 @pytest.mark.parametrize(("options", "words"), [

@@ -51,6 +51,7 @@ class Entry:
     device_held: int
 
 
+SECONDS = "host", "device", "behind"
 FIGURES = tuple(name for name in Entry.__dataclass_fields__ if name not in ("stage", "site"))
 
 
@@ -139,7 +140,8 @@ class Profile:
         for entry in self.entries:
             rows[entry.site][entry.stage] += entry.host
             rows[entry.site]["total"] += entry.host
-        return pd.DataFrame(list(rows.values()), index=[short(site) or "no site" for site in rows])
+        index = [short(site) or "no site" for site in rows]
+        return pd.DataFrame(list(rows.values()), index=index, columns=[*STAGES, "total"])
 
     def to_dict(self) -> dict[str, Any]:
         """All of it, as JSON has it."""
@@ -158,5 +160,6 @@ class Profile:
     @staticmethod
     def _sum(entries: Iterable[Entry]) -> dict[str, Any]:
         listed = list(entries)
-        sums = {name: sum(getattr(entry, name) for entry in listed) for name in FIGURES}
+        sums: dict[str, Any] = {name: sum(getattr(entry, name) for entry in listed) for name in FIGURES}
+        sums.update({name: float(sums[name]) for name in SECONDS})
         return {**sums, "device_held": max((entry.device_held for entry in listed), default=0)}

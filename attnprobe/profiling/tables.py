@@ -55,7 +55,7 @@ def _by_stage(profile: "Profile") -> list[list[str]]:
 
 def _by_site(profile: "Profile") -> list[list[str]]:
     table = profile.layers
-    device = {site: sum(entry.device for entry in profile.entries if entry.site is site) for site in profile.sites}
+    device = {site: sum(entry.device for entry in profile.entries if entry.site == site) for site in profile.sites}
     header = ["host ms", *STAGES, "total", *(["device"] if profile.on_cuda else [])]
     rows = [header]
     for row, site in enumerate(profile.sites[:LISTED]):
