@@ -42,6 +42,7 @@ def record(
     workers: tuple[int, int] = (0, 1),
     text: bool = True,
     threads: str = "own",
+    profile: bool = False,
 ) -> Recorder:
     """Record a model's attention weights while it runs as it normally runs.
 
@@ -79,6 +80,8 @@ def record(
         Keep token ids and strings; if False, only which tokens repeat.
     threads
         ``"own"`` records calls of this thread, ``"all"`` those of every thread.
+    profile
+        Take down what recording itself takes, by stage and layer: ``rec.profile``.
 
     Raises
     ------
@@ -110,7 +113,8 @@ def record(
         pyramid=pyramid,
     )
     path = None if to is None else Path(to).absolute()  # a later change of directory does not move the run
-    return Recorder(model, tokenizer, items, path, engine, budget, overwrite, text, threads, resume, data, workers)
+    ways = resume, data, workers, profile
+    return Recorder(model, tokenizer, items, path, engine, budget, overwrite, text, threads, *ways)
 
 
 def plan(

@@ -8,6 +8,7 @@ from attnprobe.copies import Copies
 from attnprobe.keep import Kept
 from attnprobe.keepers import Keeper
 from attnprobe.lineage import Lineage
+from attnprobe.profiling import stage
 from attnprobe.samples import Growing
 from attnprobe.seen import refuse_empty
 from attnprobe.store.base import Writer
@@ -61,8 +62,9 @@ class Committer:
             return
         if sample.kept:
             try:
-                for keeper in self.keepers:
-                    keeper.finish(sample)
+                with stage("measure"):
+                    for keeper in self.keepers:
+                        keeper.finish(sample)
             except BaseException:
                 self.store.discard(sample.index)
                 raise

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from attnprobe.profiling import copied, stage
+
 
 class Copies:
     """A queue of copies; each calls back once its tensors are on the host, first in, first out.
@@ -67,10 +69,11 @@ class Copies:
             maker, stream = stream, self._stream(tensor.device)
             stream.wait_stream(maker)
             tensor.record_stream(stream)  # the allocator gives its memory to others only behind the copy
-        with torch.cuda.stream(stream) if aside else nullcontext():
+        with torch.cuda.stream(stream) if aside else nullcontext(), stage("copy"):
             host.copy_(tensor, non_blocking=True)
             event = torch.cuda.Event()  # type: ignore[no-untyped-call]
             event.record(stream)
+            copied(host.nbytes)
         return host, event
 
     def _stream(self, device: torch.device) -> Any:
@@ -89,5 +92,6 @@ class Copies:
         hosts, events, nbytes, then = self._flying.popleft()
         self._nbytes -= nbytes
         for event in events:
-            event.synchronize()
+            with stage("wait"):
+                event.synchronize()
         then(*hosts)

@@ -10,15 +10,18 @@ from torch import Tensor
 
 from attnprobe.call import AttentionCall, GivenWeights
 from attnprobe.codes import encode
-from attnprobe.engines import Engine, Fused, Tile, fused_of
+from attnprobe.engines import Engine, Fused, Tile, fused_of, maker_of
+from attnprobe.engines.fused import Place
 from attnprobe.engines.given import given_tiles
 from attnprobe.fields import Block, Field, Rows, Site
 from attnprobe.keep import Kept, Measures, TopK, Weights
 from attnprobe.lineage import Forward, Lineage
+from attnprobe.measures import Chosen
 from attnprobe.measures.base import IDS
 from attnprobe.measures.measurer import Measurer, RowValues
 from attnprobe.measures.rows import SampleRows
 from attnprobe.place import Places, check_stray, fused_rows, place, sample_rows
+from attnprobe.profiling import each, note, profiled, stage
 from attnprobe.samples import Growing
 from attnprobe.scratch import Scratch
 from attnprobe.shapes import Float, Int, Shaped
@@ -26,6 +29,7 @@ from attnprobe.store.base import Writer
 from attnprobe.topk import largest
 
 HALVES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
+PADDED = "padding lies between the rows or the columns of a sample"
 # Copies tensors to the host and calls back there, unless the lineage was refused meanwhile.
 Put = Callable[[Lineage, Sequence[Tensor | None], Callable[..., None]], None]
 
@@ -77,17 +81,33 @@ def feed(
     by = fused_of(engine, call)
     left = list(keepers)
     if by is not None and isinstance(call, AttentionCall) and len(rows):
-        left = [keeper for keeper in keepers if not keeper.fuse(forward, site, call, heads, rows, by)]
+        with stage("measure"):
+            left = [keeper for keeper in keepers if not keeper.fuse(forward, site, call, heads, rows, by)]
     if not left:
         return
+    if profiled():
+        note("tiles", *maker_of(engine, call))
     memory = None if any(keeper.holds for keeper in left) else scratch
     if isinstance(call, GivenWeights):
         tiles = given_tiles(call, heads, rows, budget, memory)
     else:
         tiles = engine(call, heads, rows, budget, memory)
-    for tile in tiles:
-        for keeper in left:
-            keeper.take(forward, site, tile, tile.start + call.key_offset)
+    for tile in each("logits", tiles):
+        with stage("measure"):
+            for keeper in left:
+                keeper.take(forward, site, tile, tile.start + call.key_offset)
+
+
+def _unfused(what: str, why: str) -> bool:
+    """Say that something is made of tiles although the engine has fused kernels: it was not fused."""
+    note(what, "tiles", why)
+    return False
+
+
+def _unfused_of(chosen: Sequence[Chosen], found: Sequence[tuple[Growing, Rows, Place]], by: Fused) -> bool:
+    """Which of the measures have no fused form by themselves; the others are made of the same tiles."""
+    alone = [one.name for one in chosen if not all(by.measures([one], *where[1:]) for where in found)]
+    return _unfused("measures", f"no fused form for {', '.join(alone)} of these rows")
 
 
 class _WeightsKeeper:
@@ -113,7 +133,8 @@ class _WeightsKeeper:
         dtype = HALVES.get(self._fields[site].dtype)
         if dtype is None:
             return False
-        for tile in by.weights(call, heads, rows, dtype, self._budget):
+        note("weights", "fused kernels")
+        for tile in each("logits", by.weights(call, heads, rows, dtype, self._budget)):
             self.take(forward, site, tile, tile.start + call.key_offset)
         return True
 
@@ -155,13 +176,15 @@ class _TopKeeper:
     ) -> bool:
         """The largest weights in the engine's own way, where they are few."""
         if self._item.k > by.most:
-            return False
+            return _unfused("top-k", f"up to {by.most} of a row are fused, and k is {self._item.k}")
         found = self._places.find(forward, site, call, rows)
         if found is None:
-            return False
+            return _unfused("top-k", PADDED)
+        note("top-k", "fused kernels")
         for sample, own, where in found:
             field = replace(self._fields[site], sample=sample.index)
-            for top in by.top(call, heads, own, where, self._item.k, self._selection.keys, self._budget):
+            found_top = by.top(call, heads, own, where, self._item.k, self._selection.keys, self._budget)
+            for top in each("logits", found_top):
                 write = partial(self._write, sample, field, top.heads, where.shifted(own))
                 self._put(forward.lineage, [encode(top.values, field.dtype), top.positions, top.rest, top.stray], write)
         return True
@@ -224,11 +247,14 @@ class _MeasuresKeeper:
         """Measure the rows in the engine's own way, where every measure has one."""
         chosen = [one for one in self._chosen if one.fits(site)]
         found = self._places.find(forward, site, call, rows)
-        if found is None or not all(by.measures(chosen, *one[1:]) for one in found):
-            return False
+        if found is None:
+            return _unfused("measures", PADDED)
+        if not all(by.measures(chosen, *one[1:]) for one in found):
+            return profiled() and _unfused_of(chosen, found, by)
+        note("measures", "fused kernels")
         for sample, own, where in found:
             field = replace(self._fields[site], sample=sample.index)
-            for measured in by.measure(call, heads, own, where, chosen, self._budget):
+            for measured in each("logits", by.measure(call, heads, own, where, chosen, self._budget)):
                 fused = fused_rows(field, own, where, measured, self._scratch)
                 self._update(forward, field, sample, fused, measured.stray)
         return True
@@ -258,8 +284,9 @@ class _MeasuresKeeper:
     def finish(self, sample: Growing) -> None:
         """Write means, and what rows were folded into."""
         for site, measurer in self._held.pop(sample.index, {}).items():
-            for field, block in measurer.finish(*(sample.sequence(n).length for n in (site.queries, site.keys))):
-                self._store.write(field, block)
+            with stage("measure", site):
+                for field, block in measurer.finish(*(sample.sequence(n).length for n in (site.queries, site.keys))):
+                    self._store.write(field, block)
 
     def discard(self, sample: int) -> None:
         """Forget its states."""

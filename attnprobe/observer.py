@@ -14,6 +14,7 @@ from attnprobe.call import AttentionCall, Rows
 from attnprobe.checking import Checks, smallest_kept
 from attnprobe.committing import Committer
 from attnprobe.copies import Copies
+from attnprobe.counted import CountedWriter
 from attnprobe.direct import seen_columns
 from attnprobe.engines import Engine
 from attnprobe.errors import AttnprobeError, UnsupportedCall
@@ -22,6 +23,7 @@ from attnprobe.keep import Kept, together
 from attnprobe.keepers import feed, make_keeper
 from attnprobe.lineage import Forward, Lineage
 from attnprobe.place import align, refuse_wider
+from attnprobe.profiling import at, carried, here
 from attnprobe.routes import REGISTRY, SDPA, calls_of
 from attnprobe.samples import MAIN, Growing
 from attnprobe.scratch import Scratch
@@ -74,8 +76,9 @@ class Observer:
         self._thread = None if every_thread else threading.get_ident()
         self._lock = threading.RLock()
         self._closed = False
+        self._profiler = here()
         self._copies = Copies(budget // 2)
-        self._scratch = Scratch()
+        self._scratch, store = Scratch(), CountedWriter(store)
         numbers = {site: number for number, site in enumerate(anatomy.sites)}
         keepers = {one.group: make_keeper(one, numbers, store, self._put, self._scratch, budget) for one in kept}
         self._shared = [(group[0], [keepers[one.group] for one in group]) for group in together(kept)]
@@ -124,7 +127,7 @@ class Observer:
 
     def before_forward(self, stream: int, arguments: Mapping[str, Any]) -> None:
         """Find out which samples this forward pass opens or continues."""
-        with self._lock:
+        with self._lock, self._profiler.stage("observe"):
             if not self._watching:
                 return
             failed = self._streams.take(stream)
@@ -155,7 +158,7 @@ class Observer:
             for sample in forward.lineage.samples:
                 sample.paused |= paused
 
-        self._copies.put(inputs.tensors(forward.start), self._guarded(forward.lineage, land))
+        self._copies.put(inputs.tensors(forward.start), carried("observe", self._guarded(forward.lineage, land)))
 
     def _guarded(self, lineage: Lineage, then: Callable[..., None]) -> Callable[..., None]:
         """What to do with copies that landed, unless their samples were refused; a refusal drops just these."""
@@ -173,7 +176,7 @@ class Observer:
 
     def after_forward(self, stream: int, output: Any) -> None:
         """The forward pass ended well."""
-        with self._lock:
+        with self._lock, self._profiler.stage("observe"):
             if not self._watching:
                 return
             own = self._streams.take(stream)
@@ -186,7 +189,7 @@ class Observer:
         """Make the selected weights of a call, now: its cache may be overwritten later."""
         if self._pauses:
             return
-        with self._lock:
+        with self._lock, self._profiler.stage("observe", self._anatomy.sites[sites[0]]):
             if not self._watching:
                 return
             try:
@@ -222,6 +225,7 @@ class Observer:
         where = self._anatomy.sites[sites[turn]]
         if where.queries == where.keys and own.inputs.cache is None and not forward.start:
             refuse_wider(call, forward)
+        at(where, call.query.device)
         self._tile(sites[turn], forward, align(call, where, forward))
 
     def _tile(self, site: int, forward: Forward, call: Any) -> None:
@@ -244,11 +248,11 @@ class Observer:
     def returned(self, sites: tuple[int, ...], value: Tensor, output: Tensor, reason: str) -> None:
         """What the kernel made of the last call."""
         if not self._pauses and self._watching:
-            with self._lock:
+            with self._lock, self._profiler.stage("observe", self._anatomy.sites[sites[0]]):
                 self.checks.returned(value, output, reason)
 
     def _put(self, lineage: Lineage, tensors: Sequence[Tensor | None], then: Callable[..., None]) -> None:
-        self._copies.put(tensors, self._guarded(lineage, then), aside=True)
+        self._copies.put(tensors, carried("write", self._guarded(lineage, then)), aside=True)
 
     def _rows(self, forward: Forward, kept: Kept) -> Rows:
         selection = kept.selection
@@ -285,7 +289,7 @@ class Observer:
 
     def commit_ended(self) -> None:
         """Commit the samples that have ended, whatever has to be waited for."""
-        with self._lock:
+        with self._lock, self._profiler.stage("observe"):
             self._committer.commit_ended()
             self._copies.land(wait=True)
 

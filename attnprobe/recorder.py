@@ -21,6 +21,7 @@ from attnprobe.keep import Item, resolve
 from attnprobe.lineage import Forward
 from attnprobe.observer import Observer
 from attnprobe.planning import Load, Planner
+from attnprobe.profiling import Profile, Profiler, Ranges, reporting, stage
 from attnprobe.provenance import describe_model, make_manifest
 from attnprobe.registry import meaning_of, unknown
 from attnprobe.routes import NO_SOFTMAX, REGISTRY
@@ -55,7 +56,10 @@ class Recorder:
         resume: bool = False,
         data: Mapping[str, Any] | None = None,
         workers: tuple[int, int] = (0, 1),
+        profile: bool = False,
     ) -> None:
+        if not isinstance(profile, bool):
+            raise SelectionError(f"profile={profile!r}: write True or False; attnprobe profile --trace writes a file")
         if threads not in ("own", "all"):
             raise SelectionError(f'threads={threads!r}: write "own" or "all"')
         if tokenizer is not None and not hasattr(tokenizer, "convert_ids_to_tokens"):
@@ -76,6 +80,8 @@ class Recorder:
         self._resume, self._data, self._workers = resume, _plain(data), workers
         self._strings = Strings(tokenizer) if tokenizer is not None and text else None
         self._every_thread = threads == "all"
+        devices = dict.fromkeys(parameter.device for parameter in model.parameters())
+        self._profiler: Ranges = Profiler(tuple(devices)) if profile else Ranges()
         self._state = "new"
         self._store: MemoryStore | DirectoryWriter
         self._observer: Observer
@@ -83,6 +89,12 @@ class Recorder:
 
     def __enter__(self) -> "Recorder":
         """Open the store, then watch the model."""
+        self._profiler.begin()
+        with reporting(self._profiler), self._profiler.stage("observe"):
+            self._open()
+        return self
+
+    def _open(self) -> None:
         if self._state != "new":
             raise AttnprobeError("a recorder records one block; call record() again for another")
         self._anatomy = find_sites(self._model)  # again: the model may have been changed since record()
@@ -124,8 +136,7 @@ class Recorder:
         lacking = [f"{key} is a {reason}" for key, reason in self.refused.items() if not reason.endswith(NO_SOFTMAX)]
         if lacking:
             more = f", and {len(lacking) - 1} more, see Recorder.refused" if len(lacking) > 1 else ""
-            warnings.warn(f"not recorded: {lacking[0]}{more}", RecordingWarning, stacklevel=2)
-        return self
+            warnings.warn(f"not recorded: {lacking[0]}{more}", RecordingWarning, stacklevel=3)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -134,8 +145,8 @@ class Recorder:
         self._state = "closed"
         failed = True
         try:
-            with ExitStack() as last:  # each is done, whatever becomes of the others
-                last.callback(self._store.close)
+            with self._profiler.stage("observe"), ExitStack() as last:  # each is done, whatever becomes of the others
+                last.callback(self._close_store)
                 last.callback(self._note_fidelity)
                 last.callback(self._observer.finish)
                 last.callback(self._undo.close)
@@ -149,6 +160,11 @@ class Recorder:
             error.add_note(f"attnprobe, while closing the recording: {late}")
         finally:
             self._settle(failed)
+            self._profiler.end()
+
+    def _close_store(self) -> None:
+        with stage("write"):
+            self._store.close()
 
     def _note_fidelity(self) -> None:
         if isinstance(self._store, DirectoryWriter):
@@ -195,6 +211,19 @@ class Recorder:
         return self._observer.checks.fidelity
 
     @property
+    def profile(self) -> Profile:
+        """What recording took so far, by stage and site; of a recording that was made with ``profile=True``.
+
+        Raises
+        ------
+        NotKept
+            If it was not.
+        """
+        if not isinstance(self._profiler, Profiler):
+            raise NotKept("this recording is not profiled: record(..., profile=True) is, and costs a little time")
+        return self._profiler.report()
+
+    @property
     def run(self) -> Run:
         """Everything that was recorded, once the block has ended."""
         if self._state != "closed":
@@ -214,7 +243,8 @@ class Recorder:
         self._check_open()
         self._observer.commit_ended()
         if isinstance(self._store, DirectoryWriter):
-            self._store.flush()
+            with self._profiler.stage("write"):
+                self._store.flush()
 
     @contextmanager
     def paused(self) -> Iterator[None]:

@@ -21,7 +21,7 @@ PACKAGE = ROOT / "attnprobe"
 # "attnprobe" is the package's __init__, which may import anything.
 LAYERS = (
     {"errors", "shapes", "version", "precision", "scratch"},
-    {"fields", "codes", "selection", "sizes", "kinds", "fidelity", "pyramid"},
+    {"fields", "codes", "selection", "sizes", "kinds", "fidelity", "pyramid", "profiling"},
     {"measures"},
     {"routes", "sites", "call", "registry", "direct", "strings", "keep", "items"},
     {"engines", "cut", "topk", "compare"},
@@ -35,7 +35,7 @@ LAYERS = (
     {"watchers", "interface", "shadows", "hooks"},
     {"place", "told"},
     {"keepers", "planning"},
-    {"checking", "committing"},
+    {"checking", "committing", "counted"},
     {"observer"},
     {"recorder", "api"},
     {"attnprobe"},

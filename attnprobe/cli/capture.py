@@ -1,6 +1,5 @@
 """``attnprobe capture``: run a model on a text, or on many, and write its attention weights to a run directory."""
 
-import sys
 import time
 import warnings
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from attnprobe.cli.capture_corpus import capture_corpus
-from attnprobe.cli.capturing import asked_of_model, check_target
+from attnprobe.cli.capturing import asked_of_model, check_target, read_text, tokenize
 from attnprobe.cli.corpus_options import Job, check_options, corpus_options
 from attnprobe.cli.info import figures
 from attnprobe.cli.keeping import read_keep, selecting
@@ -78,11 +77,11 @@ def command(
         capture_corpus(out, Job(model, run, keep, device, budget, overwrite, not no_text, max_tokens, **corpus))
         return
     check_target(run, overwrite)
-    words = _read_text(source, text, file)
+    words = read_text(source, text, file)
     named = Named(model, progress=out.stderr.is_terminal and not out.quiet)
     if generate is None and named.encodes:
         raise SelectionError(f"{named.name} is an encoder-decoder: add --generate N, for the text is its encoder's")
-    ids = _tokenize(named, words, max_tokens, generate or 0)
+    ids = tokenize(named, words, max_tokens, generate or 0)
     where = pick_device(device)
 
     from attnprobe.api import plan, record
@@ -105,44 +104,6 @@ def command(
     out.note(f"recorded {size['tokens']:,} tokens in {seconds:.1f} s: {rate:,.0f} tokens/s, {written} on disk")
     told = tell_fidelity(out, recorder)
     out.data({"path": str(run), **size, "seconds": round(seconds, 3), "fidelity": told}, str(run), repr(found))
-
-
-def _read_text(source: str | None, text: str | None, file: Path | None) -> str:
-    if source not in (None, "-"):
-        raise click.UsageError(
-            f'{source!r} is not understood; give the text by --text, --file, or "-" for standard input'
-        )
-    if sum(given is not None for given in (source, text, file)) != 1:
-        raise click.UsageError('give the text once: by --text, by --file, or "-" for standard input')
-    if text is None:
-        try:
-            if file is None or str(file) == "-":
-                text = sys.stdin.buffer.read().decode("utf-8")
-            else:
-                text = file.read_bytes().decode("utf-8")
-        except OSError as error:
-            raise SelectionError(f"cannot read {file}: {error.strerror}") from error
-        except UnicodeDecodeError as error:
-            raise SelectionError(f"the text is not UTF-8: {error}") from error
-    if not text:
-        raise SelectionError("the text is empty: there is nothing to record")
-    return text
-
-
-def _tokenize(named: Named, text: str, max_tokens: int | None, generate: int) -> list[int]:
-    """The text's token ids, cut to `max_tokens`, once they are known to fit."""
-    whole: list[int] = named.tokenizer(text, verbose=False).input_ids
-    ids = whole[:max_tokens]
-    if not ids:
-        raise SelectionError("the text has no tokens: there is nothing to record")
-    window = named.window
-    if window is None or len(ids) + generate <= window:
-        return ids
-    have = f"the text has {len(ids):,} tokens" if len(ids) == len(whole) else f"{len(ids):,} tokens are to be kept"
-    if generate:
-        have += f" and {generate:,} are to be generated"
-    fix = "generate fewer" if generate >= window else f"cut the text with --max-tokens {window - generate}"
-    raise SelectionError(f"{have}, but the context window of {named.name} has {window:,}; {fix}")
 
 
 def _run(out: Output, model: Any, ids: list[int], recorder: "Recorder", run: Path, generate: int | None) -> None:

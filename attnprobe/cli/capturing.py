@@ -1,10 +1,14 @@
-"""What both ways of ``capture`` share: where a run goes, and how the model is called."""
+"""What commands that run a model share: its text, where a run goes, and how the model is called."""
 
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from attnprobe.errors import RunExists, StoreError
+import click
+
+from attnprobe.cli.models import Named
+from attnprobe.errors import RunExists, SelectionError, StoreError
 
 if TYPE_CHECKING:  # it needs torch, which takes seconds to import
     from attnprobe.recorder import Recorder
@@ -37,3 +41,54 @@ def asked_of_model(recorder: "Recorder") -> dict[str, Any]:
     from attnprobe.routes import RETURNED
 
     return {"output_attentions": True} if any(site.route == RETURNED for site in recorder.sites) else {}
+
+
+def read_text(source: str | None, text: str | None, file: Path | None) -> str:
+    """The text that is given once, one way or another.
+
+    Raises
+    ------
+    SelectionError
+        If it cannot be read, or is empty.
+    """
+    if source not in (None, "-"):
+        raise click.UsageError(
+            f'{source!r} is not understood; give the text by --text, --file, or "-" for standard input'
+        )
+    if sum(given is not None for given in (source, text, file)) != 1:
+        raise click.UsageError('give the text once: by --text, by --file, or "-" for standard input')
+    if text is None:
+        try:
+            if file is None or str(file) == "-":
+                text = sys.stdin.buffer.read().decode("utf-8")
+            else:
+                text = file.read_bytes().decode("utf-8")
+        except OSError as error:
+            raise SelectionError(f"cannot read {file}: {error.strerror}") from error
+        except UnicodeDecodeError as error:
+            raise SelectionError(f"the text is not UTF-8: {error}") from error
+    if not text:
+        raise SelectionError("the text is empty: there is nothing to record")
+    return text
+
+
+def tokenize(named: Named, text: str, max_tokens: int | None, generate: int) -> list[int]:
+    """The text's token ids, cut to `max_tokens`.
+
+    Raises
+    ------
+    SelectionError
+        If there are none, or more than the model takes.
+    """
+    whole: list[int] = named.tokenizer(text, verbose=False).input_ids
+    ids = whole[:max_tokens]
+    if not ids:
+        raise SelectionError("the text has no tokens: there is nothing to record")
+    window = named.window
+    if window is None or len(ids) + generate <= window:
+        return ids
+    have = f"the text has {len(ids):,} tokens" if len(ids) == len(whole) else f"{len(ids):,} tokens are to be kept"
+    if generate:
+        have += f" and {generate:,} are to be generated"
+    fix = "generate fewer" if generate >= window else f"cut the text with --max-tokens {window - generate}"
+    raise SelectionError(f"{have}, but the context window of {named.name} has {window:,}; {fix}")

@@ -37,6 +37,17 @@ def fused_of(engine: Engine, call: AttentionCall | GivenWeights) -> Fused | None
     return triton.fused(call) if chosen else None
 
 
+def maker_of(engine: Engine, call: AttentionCall | GivenWeights) -> tuple[str, str]:
+    """Who makes the tiles of a call, and why that is not the engine that was asked for; empty where it is."""
+    if isinstance(call, GivenWeights):
+        return "the module itself", ""
+    asked = engine is triton.tiles or (engine is _auto and call.query.device.type == "cuda")
+    if asked:
+        reason = triton.covers(call)
+        return ("triton", "") if reason is None else ("torch", f"not by triton: {reason}")
+    return "dense" if engine is dense.tiles else "torch", ""
+
+
 def _auto(
     call: AttentionCall, heads: tuple[int, ...], rows: Rows, budget: int, scratch: Scratch | None = None
 ) -> Iterator[Tile]:
@@ -44,4 +55,4 @@ def _auto(
     return make(call, heads, rows, budget, scratch)
 
 
-__all__ = ["ENGINES", "Engine", "Fused", "Tile", "fused_of", "get_engine"]
+__all__ = ["ENGINES", "Engine", "Fused", "Tile", "fused_of", "get_engine", "maker_of"]

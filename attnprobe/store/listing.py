@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from attnprobe.errors import StoreError
+from attnprobe.profiling import here, stage
 from attnprobe.store import files
 from attnprobe.store.journal import Journal
 from attnprobe.store.shard import ShardWriter
@@ -47,6 +48,7 @@ class Listing:
         self._ended = False
         self.failed: StoreError | None = None
         self.samples = 0
+        self._profiler = here()
 
     def put(self, shards: Sequence[ShardWriter], samples: Sequence[dict[str, Any]] = ()) -> None:
         """Close shards, then list samples, some time; waits where too many groups wait."""
@@ -54,7 +56,8 @@ class Listing:
             self._thread.start()
         with self._lock:
             while len(self._groups) >= WAITING:
-                self._changed.wait()
+                with stage("wait"):
+                    self._changed.wait()
             self._groups.append(_Group(shards, samples))
             self._changed.notify_all()
 
@@ -63,7 +66,8 @@ class Listing:
         with self._lock:
             self._changed.notify_all()  # of a group that was put in, and interrupted before it was told of
             while self._groups or self._busy:
-                self._changed.wait()
+                with stage("wait"):
+                    self._changed.wait()
 
     def end(self) -> None:
         """End the thread once all is done, and remove shards of samples that were never listed."""
@@ -87,7 +91,8 @@ class Listing:
                 group, self._busy = self._groups.popleft(), True
                 self._changed.notify_all()
             try:
-                self._finish(group)
+                with self._profiler.behind("write"):
+                    self._finish(group)
             except StoreError as error:
                 self.failed = self.failed or error
             except Exception as error:

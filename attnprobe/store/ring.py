@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from attnprobe.profiling import here, stage, written
 from attnprobe.shapes import Shaped
 from attnprobe.store import files
 
@@ -52,12 +53,14 @@ class Ring:
         self._count = threads
         self._threads: list[threading.Thread] = []
         self._closed = False
+        self._profiler = here()
 
     def borrow(self) -> Shaped[np.ndarray, " byte"]:
         """A buffer to fill; the one that was given back last, which the processor's cache may still hold."""
         with self._lock:
             while not self._free:
-                self._changed.wait()
+                with stage("wait"):
+                    self._changed.wait()
             return self._free.pop()
 
     def give_back(self, buffer: Shaped[np.ndarray, " byte"]) -> None:
@@ -78,7 +81,8 @@ class Ring:
         self._start()
         with self._lock:
             while (waiting := self._lent()) and waiting + data.nbytes > LENT:
-                self._changed.wait()
+                with stage("wait"):
+                    self._changed.wait()
             self._jobs.append(_Job(file, data.data, offset, None))
             self._changed.notify_all()
 
@@ -109,7 +113,8 @@ class Ring:
         with self._lock:
             self._changed.notify_all()  # of a job that was put in, and interrupted before it was told of
             while any(job.file == file for job in chain(self._jobs, self._busy)):
-                self._changed.wait()
+                with stage("wait"):
+                    self._changed.wait()
             error = self._failed.pop(file, None)  # the number may soon be another file's
         if error is not None:
             raise error
@@ -134,8 +139,10 @@ class Ring:
                 error = self._failed.get(job.file)
             if error is None:
                 try:
-                    files.write(job.file, job.data, job.offset)
-                    files.begin_sync(job.file, job.offset, job.data.nbytes)
+                    with self._profiler.behind("write"):
+                        files.write(job.file, job.data, job.offset)
+                        files.begin_sync(job.file, job.offset, job.data.nbytes)
+                        written(job.data.nbytes)
                 except Exception as problem:  # whatever it is, nobody may wait for ever
                     error = problem if isinstance(problem, OSError) else OSError(errno.EIO, repr(problem))
             with self._lock:
