@@ -51,7 +51,9 @@ class Copies:
             if tensor is None or tensor.device.type == "cpu":
                 hosts.append(tensor)
             elif tensor.device.type != "cuda":
-                hosts.append(tensor.cpu())
+                with stage("copy"):
+                    hosts.append(torch.empty(tensor.shape, dtype=tensor.dtype).copy_(tensor))
+                    copied(tensor.nbytes)
             else:
                 host, event = self._copy(tensor, aside)
                 hosts.append(host)
