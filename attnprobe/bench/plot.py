@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-MIB = 1 << 20
+MIB = float(1 << 20)
 FLOOR = MIB  # a log scale has no zero, and less than this is noise
 DIED = "out of memory", "will not fit"
 # Ours from violet to green, others' in reds; each with a marker of its own, for eyes and printers without colour.
@@ -110,7 +110,7 @@ def _draw_memory(axes: "Axes", bench: Bench, lines: list[_Line]) -> None:
     largest = 0.0
     for line in lines:
         sizes = [(row.tokens, row.extra if measured else row.kept) for row in line.rows]
-        found = [(tokens, max(size, FLOOR)) for tokens, size in sizes if size is not None]
+        found = [(tokens, max(float(size), FLOOR)) for tokens, size in sizes if size is not None]
         if found:
             axes.plot(*zip(*found, strict=True), **line.style)
         if line.died is not None:

@@ -2,7 +2,8 @@
 
 import gc
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from attnprobe.errors import AttnprobeError
 from attnprobe.planning import free
 
 OFF, AGAIN = "off", "off, again"
+GIB = 1 << 30
+RESERVE = GIB  # of free host memory, for all else that runs
 Report = Callable[[float, float, str], None]  # work done, all of it, and what is being done
 
 
@@ -34,7 +37,7 @@ class _Times:
             self.outcomes.setdefault(name, []).append((outcome, round_[OFF]))
 
     def spent(self, mode: str) -> float:
-        return sum(outcome.seconds for outcome, _ in self.outcomes.get(mode, ()))
+        return sum((outcome.seconds for outcome, _ in self.outcomes.get(mode, ())), 0.0)
 
     def fill(self, row: Row) -> Row:
         """The row with its times; of the bare pass, the ratio is that of the second one in each round."""
@@ -87,7 +90,7 @@ class Session:
     def run(self) -> Bench:
         """Measure everything; after an interrupt, `result` has what was measured until then."""
         scratch = tempfile.TemporaryDirectory(prefix="attnprobe-bench-")
-        with scratch as folder, self._subject.on(self._setting.attention):
+        with scratch as folder, self._subject.on(self._setting.attention), _quick_collection():
             pickled = self._pickle(Path(folder))
             for length in self._setting.lengths:
                 self._measure(length, pickled)
@@ -137,12 +140,10 @@ class Session:
     def _fits(self, mode: str, length: int) -> bool:
         """Whether there is the memory that a mode takes at least: a machine that swaps is of no use to anyone."""
         need, there = MODES[mode].need(self._subject, length), free.host()
-        if there is None or need <= there:
+        if there is None or need <= there - RESERVE:
             return True
-        gib = 1 << 30
-        self._end(
-            mode, "will not fit", f"it would need {need / gib:,.1f} GiB of host memory, and {there / gib:,.1f} are free"
-        )
+        sizes = f"{need / GIB:,.1f} GiB of host memory, and {max(0, there - RESERVE) / GIB:,.1f} GiB may be taken"
+        self._end(mode, "will not fit", f"would need {sizes}")
         return False
 
     def _prepare(self, mode: str, work: Work, pickled: Path | None) -> None:
@@ -280,6 +281,17 @@ class Session:
         done = min(self._steps * self._cost(length), here)
         self._report(self._behind + done, self._behind + here + ahead, f"{length:,} tokens: {mode}, {what}")
         self._steps += 1
+
+
+@contextmanager
+def _quick_collection() -> Iterator[None]:
+    """Leave what is there already out of garbage collection, which comes before each measurement."""
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def _less(one: int | None, other: int | None) -> int | None:
