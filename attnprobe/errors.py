@@ -64,3 +64,12 @@ class CorruptRun(StoreError):
 
 class RecordingWarning(UserWarning):
     """A recording that lacks attention modules, or whose weights may not be those that the kernel used."""
+
+
+_ALLOCATION = ("DefaultCPUAllocator", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out: Python's, a device's, or the CPU's as torch says it."""
+    names = {cls.__name__ for cls in type(error).__mro__}
+    return bool(names & {"MemoryError", "OutOfMemoryError"}) or any(words in str(error) for words in _ALLOCATION)

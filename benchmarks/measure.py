@@ -1,75 +1,11 @@
 """What every benchmark needs: alternation, ratios with their spread, and what the figures were measured on."""
 
-import ctypes
-import gc
-import os
-import platform
 import statistics
 from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Any
 
+from attnprobe.bench.machine import OtherLoad, environment, settle
 
-def environment() -> dict[str, Any]:
-    """Versions and device, for the head of a result."""
-    import torch
-    import transformers
-
-    import attnprobe
-
-    return {
-        "device": "cpu",
-        "processor": _processor(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
-        "system": f"{platform.system()} {platform.machine()}",
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "attnprobe": attnprobe.__version__,
-    }
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "unknown")
-
-
-class OtherLoad:
-    """The share of the cores that other processes took since it was made; None where the system does not tell."""
-
-    def __init__(self) -> None:
-        self._began = self._now()
-
-    def share(self) -> float | None:
-        """From 0 to 1."""
-        now = self._now()
-        if now is None or self._began is None:
-            return None
-        total, others = (b - a for a, b in zip(self._began, now, strict=True))
-        return round(max(0.0, others / total), 3)
-
-    @staticmethod
-    def _now() -> tuple[float, float] | None:
-        try:
-            line = Path("/proc/stat").read_text().splitlines()[0]
-        except OSError:
-            return None
-        spent = [int(ticks) / os.sysconf("SC_CLK_TCK") for ticks in line.split()[1:9]]
-        own = os.times()
-        busy = sum(spent) - spent[3] - spent[4]  # all but idle and waiting
-        return sum(spent), busy - own.user - own.system - own.children_user - own.children_system
-
-
-def settle() -> None:
-    """Free what is garbage and give free heap pages back, so that each measurement pays for its own fresh memory."""
-    gc.collect()
-    if platform.libc_ver()[0] == "glibc":
-        ctypes.CDLL(None).malloc_trim(0)
+__all__ = ["OtherLoad", "alternate", "environment", "ratio", "settle", "spread"]
 
 
 def alternate(variants: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from attnprobe.bench.machine import environment_line
+
 
 @dataclass(frozen=True)
 class Table:
@@ -48,13 +50,7 @@ def ratio_text(ratio: Mapping[str, float], target: float | None = None, digits: 
 
 def environment_text(environment: Mapping[str, Any]) -> str:
     """One line: what it was measured on."""
-    load = environment.get("other_load")
-    meanwhile = "" if load is None else f"; other processes used {load:.0%} of the cores meanwhile"
-    return (
-        f"{environment['processor']}, {environment['cores']} cores, {environment['threads']} threads, "
-        f"{environment['memory_gib']} GiB{meanwhile}; {environment['system']}; Python {environment['python']}, torch "
-        f"{environment['torch']}, transformers {environment['transformers']}, attnprobe {environment['attnprobe']}"
-    )
+    return environment_line(environment)
 
 
 HEAD = """# Benchmarks

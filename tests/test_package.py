@@ -41,10 +41,11 @@ LAYERS = (
     {"attnprobe"},
     {"workers"},
     {"corpus"},
+    {"bench"},
     {"demo"},
     {"cli", "__main__"},
 )
-MAY_IMPORT_TRANSFORMERS = ("interface.py", "demo/*", "cli*")
+MAY_IMPORT_TRANSFORMERS = ("interface.py", "bench/subject.py", "demo/*", "cli*")
 LONGEST_FILE = 330
 SOURCE = {".py", ".js", ".css", ".html"}
 NOT_AT_IMPORT = ("transformers", "matplotlib", "click", "xarray", "ipywidgets", "anywidget", "starlette", "uvicorn")

@@ -365,7 +365,7 @@ class SomeFused:
     def measure(self, *_: Any) -> Any:
         raise AssertionError("not of these")
 
-    top = measure
+    top = weights = measure
 
 
 def test_measures_without_a_fused_form_are_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ import click
 
 from attnprobe.version import VERSION
 
-COMMANDS = ("capture", "info", "plan", "profile", "runs", "show", "sites", "stats", "verify")
+COMMANDS = ("bench", "capture", "info", "plan", "profile", "runs", "show", "sites", "stats", "verify")
 
 
 class _Commands(click.Group):

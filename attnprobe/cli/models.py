@@ -7,8 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from attnprobe.cli.output import out_of_memory
-from attnprobe.errors import AttnprobeError, SelectionError
+from attnprobe.errors import AttnprobeError, SelectionError, out_of_memory
 
 
 class Named:

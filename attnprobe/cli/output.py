@@ -12,7 +12,7 @@ import click
 from rich.console import Console
 from rich.text import Text
 
-from attnprobe.errors import AttnprobeError, BudgetError, NotKept, RunExists, SelectionError
+from attnprobe.errors import AttnprobeError, BudgetError, NotKept, RunExists, SelectionError, out_of_memory
 from attnprobe.show.prepare import printable
 
 FAILED, USAGE, VERIFICATION, WILL_NOT_FIT = 1, 2, 3, 4
@@ -119,12 +119,6 @@ def one_line(error: Exception) -> str:
         reason = f" ({text.partition('. ')[0]})" if text else ""
         return printable(f"out of memory{reason}; take fewer tokens (--max-tokens), or another --device or model")
     return printable(f"{type(error).__name__}: {text} (-v shows where)")
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out: Python's, a device's, or the CPU's as torch says it."""
-    names = {cls.__name__ for cls in type(error).__mro__}
-    return bool(names & {"MemoryError", "OutOfMemoryError"}) or "DefaultCPUAllocator" in str(error)
 
 
 def exit_code(error: Exception) -> int:
