@@ -421,10 +421,28 @@ def test_options_of_a_corpus_with_one_text(option: list[str], words: str, tmp_pa
 
 
 @pytest.mark.usefixtures("never_loaded")
+@pytest.mark.parametrize("model_last", [False, True])
+@pytest.mark.parametrize("count", [2, 3, 4])
+def test_a_glob_that_the_shell_made_files_of(count: int, model_last: bool, tmp_path: Path) -> None:
+    files = [tmp_path / f"{number}.jsonl" for number in range(count)]
+    for file in files:
+        file.write_text('{"text": "To be"}\n')
+    words = ["--dataset", *files, "demo"] if model_last else ["demo", "--dataset", *files]
+    result = call("capture", "-o", tmp_path / "run", *words)
+    refused(result, 2, f"{str(files[1])!r} belongs to no option", "quote the glob")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.usefixtures("never_loaded")
+def test_a_text_from_standard_input_beside_a_corpus(texts: Path, tmp_path: Path) -> None:
+    refused(capture(tmp_path / "run", "-", "--dataset", texts), 2, "a text from standard input is of one text")
+
+
+@pytest.mark.usefixtures("never_loaded")
 def test_places_that_are_taken(texts: Path, tmp_path: Path) -> None:
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "mine.txt").write_text("mine")
-    refused(capture(tmp_path / "notes", "--dataset", texts), 2, "exists already")
+    refused(capture(tmp_path / "notes", "--dataset", texts), 2, "exists already", "--resume", "--overwrite")
     refused(capture(tmp_path / "notes", "--dataset", texts, "--resume"), 2, "is not a run of attnprobe")
     refused(capture(tmp_path / "notes" / "mine.txt" / "run", "--dataset", texts, "--resume"), 1, "is not a directory")
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:  # it needs torch, which takes seconds to import
 
 @click.command("capture")
 @click.argument("model")
-@click.argument("source", required=False, metavar="[-]")
+@click.argument("source", nargs=-1, metavar="[-]")
 @click.option("--text", help="The text to run the model on.")
 @click.option("--file", type=click.Path(dir_okay=False, allow_dash=True, path_type=Path), help="A UTF-8 file with it.")
 @click.option(
@@ -44,7 +44,7 @@ if TYPE_CHECKING:  # it needs torch, which takes seconds to import
 def command(
     out: Output,
     model: str,
-    source: str | None,
+    source: tuple[str, ...],
     text: str | None,
     file: Path | None,
     run: Path,
@@ -73,7 +73,7 @@ def command(
     # All that can be wrong is found before the model is loaded, cheapest first.
     keep = read_keep(**selection)
     parse_bytes(budget)
-    check_options(corpus["dataset"])
+    check_options(corpus["dataset"], [model, *source])
     if corpus["dataset"]:
         capture_corpus(out, Job(model, run, keep, device, budget, overwrite, not no_text, max_tokens, **corpus))
         return
@@ -107,12 +107,13 @@ def command(
     out.data({"path": str(run), **size, "seconds": round(seconds, 3), "fidelity": told}, str(run), repr(found))
 
 
-def _read_text(source: str | None, text: str | None, file: Path | None) -> str:
-    if source not in (None, "-"):
+def _read_text(source: tuple[str, ...], text: str | None, file: Path | None) -> str:
+    wrong = next((one for one in source if one != "-"), None)
+    if wrong is not None:
         raise click.UsageError(
-            f'{source!r} is not understood; give the text by --text, --file, or "-" for standard input'
+            f'{wrong!r} is not understood; give the text by --text, --file, or "-" for standard input'
         )
-    if sum(given is not None for given in (source, text, file)) != 1:
+    if sum(given is not None for given in (*source, text, file)) != 1:
         raise click.UsageError('give the text once: by --text, by --file, or "-" for standard input')
     if text is None:
         try:

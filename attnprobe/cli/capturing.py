@@ -10,8 +10,15 @@ if TYPE_CHECKING:  # it needs torch, which takes seconds to import
     from attnprobe.recorder import Recorder
 
 
-def check_target(run: Path, overwrite: bool = False, resume: bool = False) -> None:
+def check_target(run: Path, overwrite: bool = False, resume: bool | None = None) -> None:
     """Refuse a path that is taken or cannot be written.
+
+    Parameters
+    ----------
+    run, overwrite
+        Where a run goes, and whether it replaces one.
+    resume
+        Whether it goes on with one; None where no run of this kind is gone on with.
 
     Raises
     ------
@@ -25,7 +32,8 @@ def check_target(run: Path, overwrite: bool = False, resume: bool = False) -> No
     else:
         empty = run.is_dir() and not any(run.iterdir())
         if (run.exists() or run.is_symlink()) and not overwrite and not empty:
-            raise RunExists(f"{run} exists already; choose another path, or pass --overwrite")
+            ways = "or pass" if resume is None else "pass --resume to go on with it, or"
+            raise RunExists(f"{run} exists already; choose another path, {ways} --overwrite to replace it")
     parent = next(p for p in (run.absolute(), *run.absolute().parents) if p.exists())
     if parent != run.absolute() and not (parent.is_dir() and os.access(parent, os.W_OK | os.X_OK)):
         reason = "is not writable" if parent.is_dir() else "is not a directory"
