@@ -104,6 +104,12 @@ def remove(path: Path) -> None:
         os.unlink(path)
 
 
+def remove_directory(path: Path) -> None:
+    """Remove an empty directory, if it is there."""
+    with contextlib.suppress(FileNotFoundError):
+        os.rmdir(path)
+
+
 def publish(path: Path, to: Path) -> bool:
     """Give a whole file its name unless another has it: of several at once, one wins. Tells whether it was this one."""
     try:
