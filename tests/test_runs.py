@@ -123,6 +123,18 @@ def test_a_taken_path_is_refused_and_an_empty_directory_is_not(run: Path, tmp_pa
         copy_run(run, tmp_path / "link")
 
 
+@pytest.mark.parametrize("within", ["sub", "shards/sub", "a/b/c"])
+def test_no_copy_is_made_inside_of_a_run(run: Path, tmp_path: Path, within: str) -> None:
+    before = content(tmp_path)
+    (tmp_path / "link").symlink_to(run)
+    for to in (run / within, tmp_path / "link" / within):
+        result = call("runs", "copy", run, to)
+        assert result.exit_code == 2 and f"{to} lies inside of the run {run}" in result.stderr
+    result = call("runs", "merge", make(tmp_path / "other", {"d": 4}), tmp_path / "link", "-o", run / within)
+    assert result.exit_code == 2 and "lies inside of the run" in result.stderr
+    assert {name: data for name, data in content(tmp_path).items() if "other" not in name} == before
+
+
 def test_what_is_damaged_is_not_copied(run: Path, tmp_path: Path) -> None:
     shard = sorted((run / "shards").iterdir())[1]
     data = bytearray(shard.read_bytes())

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import xxhash
 
-from attnprobe.errors import BudgetError, CorruptRun, RunExists, StoreError
+from attnprobe.errors import BudgetError, CorruptRun, RunExists, SelectionError, StoreError
 from attnprobe.fidelity import FILE as FIDELITY
 from attnprobe.sizes import format_bytes
 from attnprobe.store import files
@@ -37,6 +37,8 @@ def copy_run(path: Path, to: Path, progress: Progress | None = None) -> None:
         If the disk has too little room.
     StoreError
         If there is no run at `path`, it is damaged, or the copy cannot be written.
+    SelectionError
+        If `to` lies inside of a run.
     """
     read_manifest(path)
     _copy([path], to, progress)
@@ -53,6 +55,8 @@ def merge_runs(paths: Sequence[Path], to: Path, progress: Progress | None = None
         If the disk has too little room.
     StoreError
         If the runs differ in what they are of, two are copies of one, or one is damaged.
+    SelectionError
+        If `to` lies inside of a run.
     """
     manifests = [read_manifest(path) for path in paths]
     first = json.loads(json.dumps(asdict(manifests[0])))
@@ -88,6 +92,9 @@ class _Shard:
 
 def _copy(paths: Sequence[Path], to: Path, progress: Progress | None) -> None:
     to = to.absolute()
+    for path in paths:
+        if path.resolve() in to.resolve().parents:
+            raise SelectionError(f"{to} lies inside of the run {path}; choose a path outside of it")
     with files.explained(to), _appearing(to) as new:
         source: dict[str, Path] = {}
         for path in paths:
