@@ -6,6 +6,7 @@ import pty
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -122,6 +123,18 @@ def test_a_taken_path_is_refused_and_an_empty_directory_is_not(run: Path, tmp_pa
         copy_run(run, tmp_path / "link")
 
 
+@pytest.mark.parametrize("within", ["sub", "shards/sub", "a/b/c"])
+def test_no_copy_is_made_inside_of_a_run(run: Path, tmp_path: Path, within: str) -> None:
+    before = content(tmp_path)
+    (tmp_path / "link").symlink_to(run)
+    for to in (run / within, tmp_path / "link" / within):
+        result = call("runs", "copy", run, to)
+        assert result.exit_code == 2 and f"{to} lies inside of the run {run}" in result.stderr
+    result = call("runs", "merge", make(tmp_path / "other", {"d": 4}), tmp_path / "link", "-o", run / within)
+    assert result.exit_code == 2 and "lies inside of the run" in result.stderr
+    assert {name: data for name, data in content(tmp_path).items() if "other" not in name} == before
+
+
 def test_what_is_damaged_is_not_copied(run: Path, tmp_path: Path) -> None:
     shard = sorted((run / "shards").iterdir())[1]
     data = bytearray(shard.read_bytes())
@@ -153,9 +166,38 @@ def test_a_disk_that_fails_leaves_nothing(run: Path, tmp_path: Path, monkeypatch
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(files, "sync", full)
-    with pytest.raises(StoreError, match="cannot write .*copy: No space left on device"):
+    state = "nothing of the copy is left; what was to be copied is as it was"
+    with pytest.raises(StoreError, match=f"cannot copy to .*copy: No space left on device; {state}"):
         copy_run(run, tmp_path / "copy")
     assert os.listdir(tmp_path) == ["run"]
+
+
+def test_a_copy_where_nothing_can_be_made_names_the_path(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read_only(path: Any, *_: Any) -> None:
+        raise OSError(30, "Read-only file system", str(path))
+
+    monkeypatch.setattr(files.os, "mkdir", read_only)
+    with pytest.raises(
+        StoreError, match=rf"Read-only file system \({tmp_path / 'disk'}\); nothing of the copy is left"
+    ):
+        copy_run(run, tmp_path / "disk" / "copy")
+
+
+def test_a_copy_that_cannot_be_taken_back_says_where_it_is(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "sync", fail)
+        patch.setattr(shutil, "rmtree", lambda *_, **__: None)
+        with pytest.raises(StoreError, match="what was copied could not be removed, delete ") as error:
+            copy_run(run, tmp_path / "copy")
+    (left,) = (path for path in tmp_path.iterdir() if path != run)
+    assert f"delete {left};" in str(error.value)
 
 
 @pytest.mark.slow
@@ -226,7 +268,7 @@ def test_samples_without_a_name_get_numbers_of_their_own(tmp_path: Path) -> None
     [
         ({"model": {**MANIFEST.model, "name": "big"}}, "is of another model: name was 'tiny' and is 'big'"),
         ({"keep": ({**MANIFEST.keep[0], "layers": "0"},)}, "is of another selection: keep"),
-        ({"data": {"of": "me"}}, "is of another data: data was None and is"),
+        ({"data": {"of": "me"}}, "is of other data: data was None and is"),
     ],
 )
 def test_runs_of_something_else_are_not_united(run: Path, tmp_path: Path, change: dict[str, Any], words: str) -> None:
@@ -280,30 +322,91 @@ def test_on_a_terminal_it_is_asked_first(run: Path, answer: str) -> None:
     assert run.exists() == (answer == "n") and (process.returncode == 0) == (answer == "y")
 
 
-@pytest.mark.parametrize("name", ["notes.txt", ".git"])
-def test_what_is_no_run_is_not_deleted(run: Path, tmp_path: Path, name: str) -> None:
-    (run / name).write_text("mine")
+def test_what_is_no_run_is_not_deleted(run: Path, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(run)
     (tmp_path / "shards").mkdir()
-    for path in (run, tmp_path, tmp_path / "link", tmp_path / "none", tmp_path / "shards"):
+    (tmp_path / "page" / "journal").mkdir(parents=True)
+    (tmp_path / "page" / "shards").mkdir()
+    (tmp_path / "page" / "manifest.json").write_text('{"name": "a web page"}')
+    (tmp_path / "page" / "journal" / "0123abcd.jsonl").write_text('{"day": 1}\n')
+    (tmp_path / "page" / "index.html").write_text("mine")
+    before = content(tmp_path)
+    for path in (tmp_path, tmp_path / "link", tmp_path / "none", tmp_path / "shards", tmp_path / "page"):
         result = call("runs", "delete", path, "--yes")
         assert result.exit_code == 1 and "is not a run of attnprobe" in result.stderr
-    assert (run / name).exists() and len(ap.open(run)) == 3
+    assert content(tmp_path) == before
 
 
-@pytest.mark.parametrize("name", ["shards/thesis.tex", "journal/notes.jsonl.txt", "aside/thesis.tex", "shards/.git/x"])
-def test_what_lies_within_a_runs_directories_is_not_deleted(run: Path, tmp_path: Path, name: str) -> None:
-    (run / name).parent.mkdir(exist_ok=True)
-    (run / name).write_text("mine")
-    before = content(run)
+FOREIGN = {  # and as it is named
+    "notes.txt": "notes.txt",
+    ".git/config": ".git/",
+    ".ipynb_checkpoints/x": ".ipynb_checkpoints/",
+    "copy/manifest.json": "copy/",
+    "shards/thesis.tex": "shards/thesis.tex",
+    "shards/.git/x": "shards/.git/",
+    "journal/notes.jsonl.txt": "journal/notes.jsonl.txt",
+    "aside/thesis.tex": "aside/thesis.tex",
+}
+
+
+def put_foreign(run: Path, names: Iterable[str] = FOREIGN) -> None:
+    for name in names:
+        (run / name).parent.mkdir(exist_ok=True)
+        (run / name).write_text("mine")
+
+
+@pytest.mark.parametrize("how", ["whole", "without its manifest", "with a damaged manifest", "with a damaged journal"])
+@pytest.mark.parametrize("name", [*FOREIGN, "all"])
+def test_what_is_no_file_of_a_run_stays_when_it_is_deleted(run: Path, name: str, how: str) -> None:
+    names = FOREIGN if name == "all" else (name,)
+    put_foreign(run, names)
+    if how == "without its manifest":
+        (run / "manifest.json").unlink()
+    elif how == "with a damaged manifest":
+        (run / "manifest.json").write_text('{"format": ')
+    elif how == "with a damaged journal":
+        for file in (run / "journal").glob("*.jsonl"):
+            file.write_bytes(b"x" + file.read_bytes())
     result = call("runs", "delete", run, "--yes")
-    assert result.exit_code == 1 and "holds other files too; nothing is deleted" in result.stderr
-    with pytest.raises(RunExists, match="is not overwritten"):
+    assert result.exit_code == 0 and content(run) == dict.fromkeys(names, b"mine"), result.stderr
+    told = "and 5 more" if name == "all" else f"but what is no file of the run: {FOREIGN[name]}\n"
+    assert told in result.stderr
+
+
+def test_what_was_left_is_told_as_data(run: Path) -> None:
+    put_foreign(run, ["notes.txt"])
+    told = json.loads(call("runs", "delete", run, "--yes", "--json").stdout)
+    assert told == {"deleted": str(run), "left": [str(run / "notes.txt")]}
+
+
+def test_foreign_files_keep_nobody_from_reading_and_going_on(run: Path) -> None:
+    put_foreign(run)
+    writer = start(run)
+    put(writer, 3, "d", seed=4)
+    writer.close()
+    assert seeds(run) == {"a": 1, "b": 2, "c": 3, "d": 4}
+    assert {name: content(run).get(name) for name in FOREIGN} == dict.fromkeys(FOREIGN, b"mine")
+    with pytest.raises(RunExists, match=r"would be lost \(\.git/, .* and 5 more\), so it is not overwritten"):
         start_anew(run)
-    (run / "manifest.json").rename(tmp_path / "manifest.json")  # as where a deletion was interrupted
-    assert call("runs", "delete", run, "--yes").exit_code == 1
-    (tmp_path / "manifest.json").rename(run / "manifest.json")
-    assert content(run) == before
+    assert {name: content(run).get(name) for name in FOREIGN} == dict.fromkeys(FOREIGN, b"mine")
+
+
+@pytest.mark.parametrize("kind", ["file", "link"])
+@pytest.mark.parametrize("name", ["shards", "journal", "aside"])
+def test_something_else_of_a_parts_name_is_named(run: Path, tmp_path: Path, name: str, kind: str) -> None:
+    if (run / name).exists():
+        (run / name).rename(tmp_path / name)
+    if kind == "file":
+        (run / name).write_text("mine")
+    else:
+        (tmp_path / name).mkdir(exist_ok=True)
+        (run / name).symlink_to(tmp_path / name)
+    before = content(tmp_path)
+    with pytest.raises(RunExists, match=f"is not a run of attnprobe: it holds {name}"):
+        start(run)
+    with pytest.raises(StoreError, match=f"{name} is none of its files; nothing is deleted"):
+        delete_run(run)
+    assert content(tmp_path) == before
 
 
 def start_anew(run: Path) -> None:
@@ -352,23 +455,62 @@ def test_a_run_that_is_being_written_is_not_deleted(run: Path, monkeypatch: pyte
     assert not run.exists() and journal.host() == "another"
 
 
-@pytest.mark.parametrize("removed", [0, 1, 3])
-def test_a_deletion_that_is_interrupted_leaves_no_run_and_is_made_again(
-    run: Path, removed: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def interrupted(path: Path) -> None:
-        for file in sorted((path / "shards").iterdir())[:removed]:
-            file.unlink()
-        raise OSError(5, "Input/output error")
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"format": 4}', '{"format": "four"}'])
+def test_a_run_whose_manifest_is_damaged(run: Path, tmp_path: Path, text: str) -> None:
+    (run / "manifest.json").write_text(text)
+    if '"' not in text:  # that any other command would write
+        told = call("info", run)
+        assert told.exit_code == 1 and f"runs delete {run} deletes what is there" in told.stderr
+        told = call("verify", run, "--repair")
+        assert told.exit_code == 3 and f"runs delete {run} deletes what is there" in told.stdout
+        assert "nothing is repaired: no manifest can be made of what is there" in told.stdout
+        make(tmp_path / "elsewhere", {})
+        shutil.copy(tmp_path / "elsewhere" / "manifest.json", run / "manifest.json")
+        assert seeds(run) == {"a": 1, "b": 2, "c": 3}
+        (run / "manifest.json").write_text(text)
+    assert call("runs", "delete", run, "--yes").exit_code == 0 and not run.exists()
 
+
+@pytest.mark.parametrize("foreign", [(), FOREIGN])
+@pytest.mark.parametrize("done", range(8))
+def test_a_deletion_that_is_interrupted_leaves_no_run_and_is_made_again(
+    run: Path, done: int, foreign: Collection[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A manifest, three shards and a journal go, and three directories, unless others' files are in them."""
+    put_foreign(run, foreign)
+    before, calls = content(run), []
+
+    def failing(call: Callable[[Path], None]) -> Callable[[Path], None]:
+        def step(path: Path) -> None:
+            if len(calls) == done:
+                raise OSError(30, "Read-only file system")
+            calls.append(path)
+            call(path)
+
+        return step
+
+    states = {
+        0: "nothing is deleted, and the run is as it was",
+        7: "all of the run is deleted, and its empty directory",
+    }
     with monkeypatch.context() as patch:
-        patch.setattr(shutil, "rmtree", interrupted)
-        with pytest.raises(StoreError, match="what is left is no run, and may be deleted again"):
+        patch.setattr(files, "remove", failing(files.remove))
+        patch.setattr(files, "remove_directory", failing(files.remove_directory))
+        if foreign and done >= 5:
             delete_run(run)
-    with pytest.raises(StoreError, match="there is no run"):
-        ap.open(run)
-    delete_run(run)
-    assert not run.exists()
+        else:
+            state = states.get(done, "what is left is no run any more, and is deleted by the same command")
+            with pytest.raises(StoreError, match=f"cannot delete {run}.*: Read-only file system; {state}"):
+                delete_run(run)
+    if done == 0:
+        assert content(run) == before and len(ap.open(run)) == 3
+    else:
+        with pytest.raises(StoreError, match="there is no run"):
+            ap.open(run)
+    if done < 5 or (done < 7 and not foreign):
+        delete_run(run)
+        assert run.exists() == bool(foreign)
+    assert content(run) == dict.fromkeys(foreign, b"mine")
 
 
 # --- info ----------------------------------------------------------------------------------------------------------
@@ -422,6 +564,85 @@ def test_info_tells_the_killed_from_the_living_and_from_those_of_other_machines(
     assert lines(tmp_path / "run")["writer"].startswith("0/1 killed, ")
     monkeypatch.setattr("attnprobe.store.writers.host", lambda: "another")
     assert [one["state"] for one in writers(tmp_path / "run")] == ["unknown"]
+
+
+def without_end(run: Path, writer: DirectoryWriter) -> None:
+    """End a writer as if it was killed."""
+    writer.close()
+    file = max((run / "journal").iterdir(), key=os.path.getmtime)
+    whole = file.read_bytes()
+    file.write_bytes(whole[: whole.rindex(b"\n", 0, -1) + 1])
+
+
+def test_info_tells_of_the_killed_whether_they_were_gone_on_with(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    for rank in (0, 1):  # one after the other, as workers start
+        writer = start(run, workers=(rank, 2))
+        put(writer, rank, f"{rank}")
+        without_end(run, writer)
+    assert [(one["state"], one["gone_on"]) for one in writers(run)] == [("killed", False)] * 2
+    again = start(run, workers=(1, 2))
+    put(again, 3, "3")
+    again.close()
+    assert [(one["state"], one["gone_on"]) for one in writers(run)] == [
+        ("killed", False),
+        ("killed", True),
+        ("ended", False),
+    ]
+    told = lines(run)
+    assert told["writer"].startswith("0/2 killed, ")
+    assert told["writers"] == "1 more, ended; 1 more, killed or copied, and gone on with"
+    alone = start(run)
+    put(alone, 4, "4")
+    alone.close()
+    told = lines(run)
+    assert "writer" not in told and told["writers"] == "2, ended; 2, killed or copied, and gone on with"
+
+
+def test_a_repair_goes_on_with_nobodys_work(run: Path) -> None:
+    without_end(run, start(run))
+    sorted((run / "shards").iterdir())[0].unlink()
+    repair(run)
+    assert [one["gone_on"] for one in writers(run)] == [False, False, False]
+    assert lines(run)["writer"].startswith("0/1 killed, ")
+
+
+def test_a_copy_of_a_run_that_is_being_written_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = tmp_path / "run"
+    done = start(run, workers=(1, 3))
+    put(done, 1, "b")
+    done.close()
+    without_end(run, start(run, workers=(2, 3)))
+    living = start(run, workers=(0, 3))
+    put(living, 0, "a", seed=1)
+    living.flush()
+    call("runs", "copy", run, tmp_path / "copy")
+    states = {(one["rank"], one["state"]) for one in writers(tmp_path / "copy")}
+    assert states == {(0, "copied"), (1, "ended"), (2, "killed")}
+    assert "0/3 copied while it was being written, 1 sample, " in call("info", tmp_path / "copy").stdout
+    assert ap.verify(tmp_path / "copy", repair=True).notes == []
+    again = start(tmp_path / "copy", workers=(0, 3))
+    put(again, 3, "c", seed=2)
+    again.close()
+    assert seeds(tmp_path / "copy").keys() == {"a", "b", "c"}
+    assert "copied while" not in call("info", tmp_path / "copy").stdout
+    living.close()
+    assert {one["state"] for one in writers(run)} == {"ended", "killed"}
+    call("runs", "copy", run, tmp_path / "whole")
+    assert content(tmp_path / "whole") == content(run)
+
+
+def test_a_copy_of_what_another_machine_writes_may_be_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    writer = start(tmp_path / "run")
+    put(writer, 0, "a")
+    without_end(tmp_path / "run", writer)
+    for module in ("writers.host", "journal.host", "copying.host"):
+        monkeypatch.setattr(f"attnprobe.store.{module}", lambda: "another")
+    with pytest.raises(StoreError, match="of another machine has not ended"):
+        delete_run(tmp_path / "run")
+    copy_run(tmp_path / "run", tmp_path / "copy")
+    assert [one["state"] for one in writers(tmp_path / "copy")] == ["copied"]
+    delete_run(tmp_path / "copy")
 
 
 def test_info_of_a_repaired_run_says_so(run: Path) -> None:

@@ -238,7 +238,7 @@ def test_overwriting_replaces_a_run(run: Path) -> None:
 def test_overwriting_what_is_no_run_is_refused_and_deletes_nothing(tmp_path: Path, files: dict[str, str]) -> None:
     for name, text in files.items():
         (tmp_path / name).write_text(text)
-    with pytest.raises(RunExists, match="is not a run of attnprobe, so it is not overwritten"):
+    with pytest.raises(RunExists, match="so it is not overwritten"):
         on_disk(tmp_path, overwrite=True)
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == files
 
@@ -376,7 +376,8 @@ def test_opening_what_is_no_run_says_so(tmp_path: Path, path: str) -> None:
     ("change", "words"),
     [
         ({"format": 5}, "format 5, which a newer attnprobe wrote; .*upgrade attnprobe"),
-        ({"format": None}, "format None, and this version of attnprobe reads 1 to 4"),
+        ({"format": None}, "has no format, so it is no manifest; restore it"),
+        ({"format": "four"}, "format .four., and this version of attnprobe reads 1 to 4"),
         ({"sites": 3}, "is not a manifest"),
         ({"surprise": 3}, "is not a manifest"),
     ],

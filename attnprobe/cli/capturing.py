@@ -14,8 +14,15 @@ if TYPE_CHECKING:  # it needs torch, which takes seconds to import
     from attnprobe.recorder import Recorder
 
 
-def check_target(run: Path, overwrite: bool = False, resume: bool = False) -> None:
+def check_target(run: Path, overwrite: bool = False, resume: bool | None = None) -> None:
     """Refuse a path that is taken or cannot be written.
+
+    Parameters
+    ----------
+    run, overwrite
+        Where a run goes, and whether it replaces one.
+    resume
+        Whether it goes on with one; None where no run of this kind is gone on with.
 
     Raises
     ------
@@ -29,7 +36,8 @@ def check_target(run: Path, overwrite: bool = False, resume: bool = False) -> No
     else:
         empty = run.is_dir() and not any(run.iterdir())
         if (run.exists() or run.is_symlink()) and not overwrite and not empty:
-            raise RunExists(f"{run} exists already; choose another path, or pass --overwrite")
+            ways = "or pass" if resume is None else "pass --resume to go on with it, or"
+            raise RunExists(f"{run} exists already; choose another path, {ways} --overwrite to replace it")
     parent = next(p for p in (run.absolute(), *run.absolute().parents) if p.exists())
     if parent != run.absolute() and not (parent.is_dir() and os.access(parent, os.W_OK | os.X_OK)):
         reason = "is not writable" if parent.is_dir() else "is not a directory"
@@ -43,7 +51,7 @@ def asked_of_model(recorder: "Recorder") -> dict[str, Any]:
     return {"output_attentions": True} if any(site.route == RETURNED for site in recorder.sites) else {}
 
 
-def read_text(source: str | None, text: str | None, file: Path | None) -> str:
+def read_text(source: tuple[str, ...], text: str | None, file: Path | None) -> str:
     """The text that is given once, one way or another.
 
     Raises
@@ -51,11 +59,12 @@ def read_text(source: str | None, text: str | None, file: Path | None) -> str:
     SelectionError
         If it cannot be read, or is empty.
     """
-    if source not in (None, "-"):
+    wrong = next((one for one in source if one != "-"), None)
+    if wrong is not None:
         raise click.UsageError(
-            f'{source!r} is not understood; give the text by --text, --file, or "-" for standard input'
+            f'{wrong!r} is not understood; give the text by --text, --file, or "-" for standard input'
         )
-    if sum(given is not None for given in (source, text, file)) != 1:
+    if sum(given is not None for given in (*source, text, file)) != 1:
         raise click.UsageError('give the text once: by --text, by --file, or "-" for standard input')
     if text is None:
         try:

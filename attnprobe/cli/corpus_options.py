@@ -77,8 +77,15 @@ def corpus_options(function: Callable[..., None]) -> Callable[..., None]:
     return gathering
 
 
-def check_options(dataset: Sequence[str]) -> None:
+def check_options(dataset: Sequence[str], words: Sequence[str]) -> None:
     """Refuse options of the other way of ``capture``.
+
+    Parameters
+    ----------
+    dataset
+        What ``--dataset`` names.
+    words
+        What is no option: the model, and what else there is.
 
     Raises
     ------
@@ -90,10 +97,22 @@ def check_options(dataset: Sequence[str]) -> None:
     options = {str(one.name): one.opts[0] for one in context.command.params}
     given = {name: option for name, option in options.items() if context.get_parameter_source(name) is typed}
     wrong = next((given[name] for name in ("text", "file", "generate") if name in given), None)
-    if dataset and (wrong or "source" in given):
+    if dataset and (stray := _stray(words)):
+        raise click.UsageError(
+            f"{stray!r} belongs to no option: where the shell made several files of a glob, quote the glob "
+            '(--dataset "texts/*.jsonl"); else give --dataset before each file'
+        )
+    if dataset and (wrong or len(words) > 1):
         raise click.UsageError(f"{wrong or 'a text from standard input'} is of one text, and --dataset of many")
     own = next((given[name] for name in OWN if name in given), None)
     if own == "--resume" and not dataset:
         raise click.UsageError("--resume goes on with --dataset; of one text all is recorded or nothing: --overwrite")
     if own is not None and not dataset:
         raise click.UsageError(f"{own} is of a corpus; give --dataset too")
+
+
+def _stray(words: Sequence[str]) -> str | None:
+    """What was to be a file of a corpus, and stands behind no ``--dataset``; else None."""
+    more = [word for word in words[1:] if word != "-"]
+    files = [word for word in words if Path(word).is_file()] if more else []
+    return next(iter(files or more), None)

@@ -93,7 +93,7 @@ def command(
         raise SelectionError(
             f"--memory-snapshot tells of CUDA's allocator, and the device is {where}; leave it out, or --device cuda"
         )
-    words = read_text(None, text, file) if text is not None or file is not None else None
+    words = read_text((), text, file) if text is not None or file is not None else None
     named = Named(model, progress=out.stderr.is_terminal and not out.quiet)
 
     import torch

@@ -8,10 +8,11 @@ import click
 from attnprobe.cli.output import Output
 from attnprobe.cli.output import command as shared
 from attnprobe.cli.verify import reading
-from attnprobe.errors import CorruptRun
+from attnprobe.errors import StoreError
 from attnprobe.run import open_run
 from attnprobe.store.copying import copy_run, merge_runs
-from attnprobe.store.deleting import delete_run, is_rest, refuse_delete
+from attnprobe.store.deleting import delete_run, refuse_delete
+from attnprobe.store.layout import Layout
 
 _RUN = click.Path(path_type=Path)
 
@@ -62,15 +63,16 @@ def copy(out: Output, run: Path, new: Path) -> None:
 @click.option("--force", is_flag=True, help="Although writers of other machines have not ended: they are gone.")
 @shared
 def delete(out: Output, run: Path, yes: bool, force: bool) -> None:
-    """Delete RUN, for good; only what is a run, and nobody writes."""
-    refuse_delete(run, force)
+    """Delete RUN, for good; only what is a run, and nobody writes. Other files that lie in it stay."""
+    there = refuse_delete(run, force)
     if not yes:
         if not sys.stdin.isatty():
             raise click.UsageError(f"{run} is deleted for good; pass --yes where nobody can be asked")
-        click.confirm(f"delete {run} ({_describe(run)}) for good?", abort=True, err=True)
-    delete_run(run, force)
-    out.note(f"deleted {run}")
-    out.data({"deleted": str(run)} if out.as_json else None)
+        click.confirm(f"delete {run} ({_describe(there)}) for good?", abort=True, err=True)
+    left = delete_run(run, force)
+    out.note(f"deleted {run}" + (f", but what is no file of the run: {there.names}" if left else ""))
+    if out.as_json:
+        out.data({"deleted": str(run), "left": [str(file) for file in left]})
 
 
 def _tell(out: Output, run: Path) -> None:
@@ -78,10 +80,10 @@ def _tell(out: Output, run: Path) -> None:
     out.data({"path": str(run), **found.describe()} if out.as_json else None, str(run), repr(found))
 
 
-def _describe(run: Path) -> str:
-    if is_rest(run):
+def _describe(there: Layout) -> str:
+    if there.is_rest:
         return "what a deletion left"
     try:
-        return repr(open_run(run))
-    except CorruptRun:
+        return repr(open_run(there.path))
+    except StoreError:
         return "damaged"

@@ -1,6 +1,7 @@
 """Runs copied and united: every byte is compared with its checksum on the way, and the new run appears whole or not."""
 
 import json
+import os
 import secrets
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -10,16 +11,16 @@ from pathlib import Path
 
 import xxhash
 
-from attnprobe.errors import BudgetError, CorruptRun, RunExists, StoreError
+from attnprobe.errors import BudgetError, CorruptRun, RunExists, SelectionError, StoreError
 from attnprobe.fidelity import FILE as FIDELITY
 from attnprobe.sizes import format_bytes
 from attnprobe.store import files
 from attnprobe.store.base import FORMAT
-from attnprobe.store.journal import whole_lines
+from attnprobe.store.differing import differing
+from attnprobe.store.journal import host, is_live, make_line, now, parse_line, whole_lines
 from attnprobe.store.listed import all_dropped, check_shards, journal_files, read_journals, unite
 from attnprobe.store.read_directory import read_manifest
 from attnprobe.store.shard_file import ShardFile
-from attnprobe.store.target import differing
 
 CHUNK = 4 << 20  # bytes that are read together
 _ADVICE = "see what else is wrong with attnprobe verify, and set it aside with --repair"
@@ -37,6 +38,8 @@ def copy_run(path: Path, to: Path, progress: Progress | None = None) -> None:
         If the disk has too little room.
     StoreError
         If there is no run at `path`, it is damaged, or the copy cannot be written.
+    SelectionError
+        If `to` lies inside of a run.
     """
     read_manifest(path)
     _copy([path], to, progress)
@@ -53,6 +56,8 @@ def merge_runs(paths: Sequence[Path], to: Path, progress: Progress | None = None
         If the disk has too little room.
     StoreError
         If the runs differ in what they are of, two are copies of one, or one is damaged.
+    SelectionError
+        If `to` lies inside of a run.
     """
     manifests = [read_manifest(path) for path in paths]
     first = json.loads(json.dumps(asdict(manifests[0])))
@@ -62,7 +67,7 @@ def merge_runs(paths: Sequence[Path], to: Path, progress: Progress | None = None
         difference = differing(first, manifest)
         if difference:
             raise StoreError(
-                f"{path} is of another {difference} (first in {paths[0]}, then in it); only runs of one model, "
+                f"{path} is of {difference} (first in {paths[0]}, then in it); only runs of one model, "
                 "selection and data are merged"
             )
     owner: dict[str, Path] = {}
@@ -88,11 +93,14 @@ class _Shard:
 
 def _copy(paths: Sequence[Path], to: Path, progress: Progress | None) -> None:
     to = to.absolute()
-    with files.explained(to), _appearing(to) as new:
+    for path in paths:
+        if path.resolve() in to.resolve().parents:
+            raise SelectionError(f"{to} lies inside of the run {path}; choose a path outside of it")
+    with _appearing(to) as new:
         source: dict[str, Path] = {}
         for path in paths:
             for file in journal_files(path):
-                files.write_whole(new / "journal" / file.name, whole_lines(file))
+                files.write_whole(new / "journal" / file.name, _copy_lines(file))
                 source[file.name] = path
         listed = unite(read_journals(new))  # as it was when it was copied: somebody may be writing
         dropped = all_dropped(listed.journals)
@@ -119,6 +127,23 @@ def _copy(paths: Sequence[Path], to: Path, progress: Progress | None) -> None:
                         files.write_whole(new / name, text)
 
 
+def _copy_lines(path: Path) -> bytes:
+    """A journal's whole lines. Where its writer may go on, one more says that this copy ends here."""
+    living = is_live(path)  # before its lines are read: it may end meanwhile
+    text = whole_lines(path)
+    lines = text.splitlines(keepends=True)
+    try:
+        first, last = parse_line(lines[0]), parse_line(lines[-1])
+    except (ValueError, RecursionError, IndexError):  # who reads it says so
+        return text
+    writer = first.get("writer")
+    if "ended" in last or not isinstance(writer, dict):
+        return text
+    if living or writer.get("host", host()) != host():  # which cannot be asked
+        text += make_line({"ended": now(), "copied": True})
+    return text
+
+
 @contextmanager
 def _there(path: Path) -> Iterator[bytes | None]:
     """The bytes of a file, or None."""
@@ -136,11 +161,11 @@ def _appearing(to: Path) -> Iterator[Path]:
     """A directory of a run's parts that is called `to` once all in it is durable, and is gone where that fails."""
     if to.is_symlink() or (to.exists() and not (to.is_dir() and not any(to.iterdir()))):
         raise RunExists(f"{to} exists already; choose another path")
-    for directory in reversed(to.parents):
-        if not directory.exists():
-            files.make_directory(directory)
     new = to.with_name(f".{to.name}.{secrets.token_hex(4)}.partial")
     try:
+        for directory in reversed(to.parents):
+            if not directory.exists():
+                files.make_directory(directory)
         for directory in (new, new / "shards", new / "journal"):
             files.make_directory(directory)
         yield new
@@ -151,8 +176,14 @@ def _appearing(to: Path) -> Iterator[Path]:
         except OSError as error:
             raise RunExists(f"{to} was made meanwhile ({error.strerror}); choose another path") from error
         files.sync_directory(to.parent)
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(new, ignore_errors=True)
+        if isinstance(error, OSError) and not isinstance(error, StoreError):
+            there = os.path.lexists(new)
+            state = f"what was copied could not be removed, delete {new}" if there else "nothing of the copy is left"
+            raise StoreError(
+                f"cannot copy to {to}: {files.words_of(error)}; {state}; what was to be copied is as it was"
+            ) from error
         raise
 
 

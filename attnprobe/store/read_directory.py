@@ -22,6 +22,10 @@ from attnprobe.store.listed import Journalled, check_shards, read_journals, unit
 from attnprobe.store.shard_file import ShardFiles
 from attnprobe.store.validate import PARTS, STORED, Records, make_manifest
 
+_RESTORE = (
+    "restore it, or put there the manifest.json of a run that the same command begins elsewhere; attnprobe runs delete "
+    "{} deletes what is there"
+)
 DECODED = 64  # samples whose fields are held as objects
 
 
@@ -280,8 +284,10 @@ def read_manifest(path: Path) -> Manifest:
     except (FileNotFoundError, NotADirectoryError):
         raise StoreError(f"there is no run at {path} (no manifest.json); check the path") from None
     except (OSError, ValueError, RecursionError) as error:
-        raise CorruptRun(f"{path / 'manifest.json'} cannot be read: {error}") from error
+        raise CorruptRun(f"{path / 'manifest.json'} cannot be read: {error}; {_RESTORE.format(path)}") from error
     version = record.get("format") if isinstance(record, dict) else None
+    if version is None:
+        raise CorruptRun(f"{path / 'manifest.json'} has no format, so it is no manifest; {_RESTORE.format(path)}")
     if type(version) is int and version > FORMAT:
         raise StoreError(
             f"{path} has format {version}, which a newer attnprobe wrote; this one reads up to {FORMAT}: upgrade "

@@ -2,32 +2,19 @@
 
 import contextlib
 import json
-import os
-import re
 import shutil
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from attnprobe.errors import CorruptRun, RunExists, StoreError
 from attnprobe.store import files
 from attnprobe.store.base import FORMAT, Manifest
-from attnprobe.store.leftovers import SHARD
+from attnprobe.store.differing import differing
+from attnprobe.store.layout import find_layout, name_some, read_loosely
 from attnprobe.store.validate import make_manifest
 from attnprobe.store.writers import refuse_living
 
 _PARTS = ("shards", "journal")
-_KNOWN = re.compile(r"manifest\.json(\.[0-9a-f]{8})?(\.partial)?|fidelity\.json(\.part)?|shards|journal|aside")
-# What a run's directories hold; what is called otherwise is somebody else's.
-_WITHIN = {
-    "shards": SHARD,
-    "journal": re.compile(r"[0-9a-f]{8}\.jsonl"),
-    "aside": re.compile(rf"({SHARD.pattern}|[0-9a-f]{{8}}\.jsonl(\.cut)?)(\.\d+)?"),
-}
-# Of a model, what may differ between two starts of one run; so may its name, often a path, where these hashes agree.
-_FREE = ("device",)
-_HASHES = ("config_xxh3", "parameters_xxh3")
 
 
 class Target:
@@ -109,9 +96,15 @@ class Target:
                     f"{path} exists already; choose another path, pass overwrite=True (--overwrite) to replace it, or "
                     "resume=True (--resume) to go on with it"
                 )
-            if not is_run(path):
+            there = find_layout(path)
+            if not there.is_run:
                 raise RunExists(
                     f"{path} exists and is not a run of attnprobe, so it is not overwritten; choose another path"
+                )
+            if there.foreign:
+                raise RunExists(
+                    f"{path} holds what is no file of a run and would be lost ({there.names}), so it is not "
+                    "overwritten; move that away, or choose another path"
                 )
             refuse_living(path, [], "overwritten", force=True)
             aside = path.with_name(f".{path.name}.{self._writer}.replaced")
@@ -171,13 +164,21 @@ def _check(path: Path, manifest: Manifest) -> None:
 def refuse_foreign(path: Path) -> None:
     """Refuse to go on with what is no run; one that others are just making is taken for one.
 
+    Other files that lie in a run are let be.
+
     Raises
     ------
     RunExists
-        If it is not.
+        If it is none, or something else has the name of one of its parts.
     """
-    if path.is_symlink() or (path.exists() and not _is_begun(path)):
+    if path.is_symlink() or (path.exists() and not path.is_dir()):
         raise RunExists(f"{path} exists and is not a run of attnprobe; choose another path")
+    there = find_layout(path)
+    if not (there.is_begun or there.is_run or there.is_damaged):
+        wrong = name_some(path, there.taken or there.foreign)
+        raise RunExists(
+            f"{path} exists and is not a run of attnprobe: it holds {wrong}; choose another path, or move that away"
+        )
 
 
 def refuse_another(path: Path, manifest: Manifest) -> None:
@@ -188,7 +189,7 @@ def refuse_another(path: Path, manifest: Manifest) -> None:
     StoreError
         If it is of another model, selection, format or data.
     """
-    there = _read(path)
+    there = read_loosely(path)
     if there is None:
         raise CorruptRun(f"{path / 'manifest.json'} cannot be read; restore it, or record to another path")
     if there.get("format") != FORMAT:
@@ -198,82 +199,4 @@ def refuse_another(path: Path, manifest: Manifest) -> None:
         )
     difference = differing(there, manifest)
     if difference:
-        raise StoreError(
-            f"{path} is of another {difference}; go on with what it was begun with, or record to another path"
-        )
-
-
-def differing(there: Mapping[str, Any], manifest: Manifest) -> str:
-    """In what a run's manifest differs from another: ``"model: name was 'a' and is 'b'"``; empty where it does not."""
-    asked = json.loads(json.dumps(asdict(manifest)))
-    for name, what in (
-        ("model", "model"),
-        ("sites", "model"),
-        ("keep", "selection"),
-        ("text", "selection"),
-        ("data", "data"),
-    ):
-        old, new = there.get(name), asked[name]
-        difference = _difference(name, old, new) if old != new else ""
-        if difference:
-            return f"{what}: {difference}"
-    return ""
-
-
-def _difference(name: str, old: Any, new: Any) -> str:
-    """What differs, in a few words; empty where it is nothing that matters."""
-    if isinstance(old, Mapping) and isinstance(new, Mapping):
-        free = () if name != "model" else (*_FREE, "name") if _is_one_model(old, new) else _FREE
-        for key in dict.fromkeys((*old, *new)):
-            if key not in free and old.get(key) != new.get(key):
-                return f"{key} was {_short(old.get(key))} and is {_short(new.get(key))}"
-        return ""
-    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
-        pairs = zip(old, new, strict=True)
-        number, (before, now) = next((n, pair) for n, pair in enumerate(pairs) if pair[0] != pair[1])
-        inner = _difference(name, before, now) or f"was {_short(before)} and is {_short(now)}"
-        return f"{name}[{number}]: {inner}"
-    return f"{name} was {_short(old)} and is {_short(new)}"
-
-
-def _is_one_model(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
-    """Whether two models agree in configuration and parameters, of which both tell."""
-    return all(old.get(one) is not None and old.get(one) == new.get(one) for one in _HASHES)
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
-
-
-def is_run(path: Path) -> bool:
-    """Whether a directory holds a run's manifest and, its directories too, nothing that a run does not hold."""
-    if path.is_symlink() or not path.is_dir() or not _is_begun(path) or not holds_own(path):
-        return False
-    manifest = _read(path)
-    return manifest is not None and {"format", "sites", "keep"} <= manifest.keys()
-
-
-def holds_own(path: Path) -> bool:
-    """Whether a run's directories, as far as they are there, are no links and hold only what attnprobe puts there."""
-    there = [part for name in _WITHIN if os.path.lexists(part := path / name)]
-    return all(
-        part.is_dir()
-        and not part.is_symlink()
-        and all(_WITHIN[part.name].fullmatch(one.name) for one in part.iterdir())
-        for part in there
-    )
-
-
-def _is_begun(path: Path) -> bool:
-    """Whether a directory holds nothing that a run does not hold."""
-    return path.is_dir() and all(_KNOWN.fullmatch(entry.name) for entry in path.iterdir())
-
-
-def _read(path: Path) -> dict[str, Any] | None:
-    try:
-        with files.read_plain(path / "manifest.json") as file:
-            manifest = json.load(file)
-    except (OSError, ValueError, RecursionError, StoreError):
-        return None
-    return manifest if isinstance(manifest, dict) else None
+        raise StoreError(f"{path} is of {difference}; go on with what it was begun with, or record to another path")
