@@ -25,7 +25,7 @@ from attnprobe.place import align, refuse_wider
 from attnprobe.routes import REGISTRY, SDPA, calls_of
 from attnprobe.samples import MAIN, Growing
 from attnprobe.scratch import Scratch
-from attnprobe.seen import refuse_compiled, refuse_unrun, refuse_unseen
+from attnprobe.seen import refuse_unrun, refuse_unseen
 from attnprobe.sites import Anatomy
 from attnprobe.store.base import Writer
 from attnprobe.streams import Pass, Streams
@@ -177,10 +177,14 @@ class Observer:
             if not self._watching:
                 return
             own = self._streams.take(stream)
-            if own is not None and own.forward is not None:
-                states = read_output(output) if self._streams.feeds(stream) else None
-                self._streams.trackers[stream].finish(own.forward, read_cache(output), states)
-                self._committer.commit_ended()
+            if own is not None:
+                self._finish(stream, own, output)
+
+    def _finish(self, stream: int, own: Pass, output: Any) -> None:
+        if own.forward is not None:
+            states = read_output(output) if self._streams.feeds(stream) else None
+            self._streams.trackers[stream].finish(own.forward, read_cache(output), states)
+            self._committer.commit_ended()
 
     def attention(self, sites: tuple[int, ...], make: Make) -> None:
         """Make the selected weights of a call, now: its cache may be overwritten later."""
@@ -262,11 +266,6 @@ class Observer:
         if not forward.landed:  # which rows are meant depends on what is padding
             self._copies.land(wait=True)
         return forward.rows(selection)
-
-    def refuse_compiled(self) -> None:
-        """A watched module ran inside of compiled code."""
-        if self._watching:
-            refuse_compiled()
 
     @contextmanager
     def generation(self, model: nn.Module, arguments: Mapping[str, Any]) -> Iterator[None]:

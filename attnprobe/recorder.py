@@ -12,20 +12,22 @@ from typing import Any
 from torch import nn
 
 from attnprobe.arguments import ForwardInputs
+from attnprobe.compiled import CompiledObserver
 from attnprobe.engines import ENGINES, get_engine
+from attnprobe.entries import Entry, find_entries, unwrapped
 from attnprobe.errors import AttnprobeError, NotKept, RecordingWarning, SelectionError, UnsupportedModel
 from attnprobe.fidelity import Fidelity
 from attnprobe.fields import Site
 from attnprobe.hooks import implementation_of, watching
 from attnprobe.keep import Item, resolve
 from attnprobe.lineage import Forward
-from attnprobe.observer import Observer
 from attnprobe.planning import Load, Planner
 from attnprobe.provenance import describe_model, make_manifest
 from attnprobe.registry import meaning_of, unknown
 from attnprobe.routes import NO_SOFTMAX, REGISTRY
 from attnprobe.run import Run, open_run
-from attnprobe.sites import SOURCE, Anatomy, compiled_parts, find_sites
+from attnprobe.seen import refuse_untraced
+from attnprobe.sites import SOURCE, find_sites
 from attnprobe.sizes import parse_bytes
 from attnprobe.store.directory import DirectoryWriter
 from attnprobe.store.memory import MemoryStore
@@ -63,11 +65,12 @@ class Recorder:
                 f"tokenizer is a {type(tokenizer).__name__}; pass a Hugging Face tokenizer, as "
                 "AutoTokenizer.from_pretrained(...) makes one"
             )
-        self._model = model
-        self._anatomy = find_sites(model)
+        self._given = model  # what torch.compile returned, perhaps
+        self._model = unwrapped(model)
+        self._anatomy = find_sites(self._model)
         self._kept = [resolve(item, group, self._anatomy.sites) for group, item in enumerate(keep)]
         self._watched = tuple(sorted({number for kept in self._kept for number in kept.heads}))
-        _refuse(model, self._anatomy, self._watched)
+        self._refuse()
         self.sites: tuple[Site, ...] = tuple(self._anatomy.sites[number] for number in self._watched)
         self._engine = get_engine(engine)
         self._budget = parse_bytes(budget)
@@ -78,7 +81,7 @@ class Recorder:
         self._every_thread = threads == "all"
         self._state = "new"
         self._store: MemoryStore | DirectoryWriter
-        self._observer: Observer
+        self._observer: CompiledObserver
         self._planners: dict[str, Planner] = {}
 
     def __enter__(self) -> "Recorder":
@@ -86,7 +89,7 @@ class Recorder:
         if self._state != "new":
             raise AttnprobeError("a recorder records one block; call record() again for another")
         self._anatomy = find_sites(self._model)  # again: the model may have been changed since record()
-        _refuse(self._model, self._anatomy, self._watched)
+        entries = self._refuse()
         if self._engine is not ENGINES["dense"]:  # a plan knows how torch cuts, and triton takes no more
             items = [kept.item for kept in self._kept]
             names = {self._anatomy.sites[number].queries for number in self._watched}
@@ -104,7 +107,7 @@ class Recorder:
         with ExitStack() as undo:
             undo.callback(self._settle, failed=True)
             undo.callback(self._store.close)
-            self._observer = Observer(
+            self._observer = CompiledObserver(
                 self._anatomy,
                 self._kept,
                 self._engine,
@@ -117,7 +120,7 @@ class Recorder:
                 self._numbers(),
             )
             with ExitStack() as unwatch:
-                unwatch.enter_context(watching(self._model, self._anatomy, self._watched, self._observer))
+                unwatch.enter_context(watching(self._model, self._anatomy, self._watched, self._observer, entries))
                 self._undo = unwatch.pop_all()
             self._state = "open"
             undo.pop_all()
@@ -149,6 +152,19 @@ class Recorder:
             error.add_note(f"attnprobe, while closing the recording: {late}")
         finally:
             self._settle(failed)
+
+    def _refuse(self) -> tuple[Entry, ...]:
+        """Refuse at start what is known by then to have no exact weights; where compiled code is entered."""
+        entries = tuple(find_entries(self._given))
+        for number in self._watched:
+            site = self._anatomy.sites[number]
+            on_registry = site.route == REGISTRY
+            implementation = str(implementation_of(self._anatomy.modules[number])) if on_registry else "sdpa"
+            if meaning_of(implementation) is None:
+                raise UnsupportedModel(unknown(implementation))
+            if any(entry.covers(site.key) for entry in entries):
+                refuse_untraced(site, implementation)
+        return entries
 
     def _note_fidelity(self) -> None:
         if isinstance(self._store, DirectoryWriter):
@@ -257,21 +273,6 @@ class Recorder:
     def _check_open(self) -> None:
         if self._state != "open":
             raise AttnprobeError("the recording is not open; use this inside of the with block")
-
-
-def _refuse(model: nn.Module, anatomy: Anatomy, watched: Sequence[int]) -> None:
-    """Refuse at start what is known by then to have no exact weights."""
-    compiled = next(compiled_parts(model), None)
-    if compiled is not None:
-        raise UnsupportedModel(
-            f"{compiled or type(model).__name__} is compiled by torch.compile, which is not recorded yet; "
-            "record the plain model (a compiled one holds it as model._orig_mod)"
-        )
-    for number in watched:
-        on_registry = anatomy.sites[number].route == REGISTRY
-        implementation = str(implementation_of(anatomy.modules[number])) if on_registry else "sdpa"
-        if meaning_of(implementation) is None:
-            raise UnsupportedModel(unknown(implementation))
 
 
 def _check_way(to: Path | None, overwrite: bool, resume: bool, workers: tuple[int, int]) -> None:

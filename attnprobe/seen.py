@@ -1,9 +1,12 @@
 """Errors at the end of a block in which something selected was never seen."""
 
 from collections.abc import Iterable
+from typing import NoReturn
 
 from attnprobe.errors import NothingRecorded, SelectionError, UnsupportedModel
+from attnprobe.fields import Site
 from attnprobe.keep import Kept
+from attnprobe.routes import MULTIHEAD, RETURNED, SDPA
 from attnprobe.samples import Growing
 from attnprobe.sites import Anatomy
 
@@ -23,8 +26,8 @@ def refuse_unrun(anatomy: Anatomy, every_thread: bool) -> None:
     )
 
 
-def refuse_compiled() -> None:
-    """A watched module ran inside of compiled code.
+def refuse_compiled() -> NoReturn:
+    """A module that is seen past transformers' attention functions ran inside of compiled code.
 
     Raises
     ------
@@ -32,8 +35,30 @@ def refuse_compiled() -> None:
         Always.
     """
     raise UnsupportedModel(
-        "the model runs inside of a function compiled by torch.compile, which is not recorded yet; run it uncompiled"
+        "the module runs inside of code compiled by torch.compile, where only transformers' attention functions are "
+        "recorded; run it uncompiled"
     )
+
+
+def refuse_untraced(site: Site, implementation: str) -> None:
+    """A site that is part of a compiled model may be seen in a way that compiled code has not.
+
+    Raises
+    ------
+    UnsupportedModel
+        If so.
+    """
+    way = {
+        SDPA: "calls F.scaled_dot_product_attention itself",
+        MULTIHEAD: "is an nn.MultiheadAttention",
+        RETURNED: "returns weights that it builds itself",
+    }.get(site.route, "runs on flex_attention" if implementation == "flex_attention" else "")
+    if way:
+        raise UnsupportedModel(
+            f"{site.key} is compiled by torch.compile and {way}; compiled, only transformers' attention functions on "
+            "sdpa, eager and flash attention are recorded: record the model uncompiled (what torch.compile returned "
+            "holds it as ._orig_mod), or compile other parts of it"
+        )
 
 
 def refuse_empty(sample: Growing, kept: Iterable[Kept]) -> None:
