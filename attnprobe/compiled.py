@@ -1,9 +1,12 @@
 """The observer of models that are compiled, as a whole or in parts: forward passes of which only tensors are seen."""
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from attnprobe.observer import Observer
+from attnprobe.seen import refuse_captured
+from attnprobe.watchers import Make
 
 
 class CompiledObserver(Observer):
@@ -12,6 +15,35 @@ class CompiledObserver(Observer):
     There, a backbone tells by tensors what it is given. Its key cache is that of the call that enters the code, and
     whether the samples go on is known when that call returns: until then a pass that ended waits.
     """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._calls: Counter[tuple[int, bool]] = Counter()  # by site, and whether in traced code
+
+    def before_forward(self, stream: int, arguments: Mapping[str, Any]) -> None:
+        """Find out which samples this forward pass opens or continues, unless it is captured to be replayed unseen."""
+        if self._watching:
+            refuse_captured(arguments.values())
+        super().before_forward(stream, arguments)
+
+    def attention(self, sites: tuple[int, ...], make: Make, traced: bool = False) -> None:
+        """Make the selected weights of a call, and count where it ran."""
+        super().attention(sites, make, traced)
+        if self._watching and not self._pauses:
+            self._calls.update((site, traced) for site in sites)
+
+    def uncompiled(self, expected: Iterable[int]) -> dict[str, tuple[int, int]]:
+        """Sites that ran uncompiled though it was `expected` of them to be compiled, or other calls of theirs were.
+
+        Names of modules, each with how many of how many calls did.
+        """
+        counts = {site: (self._calls[site, False], self._calls[site, True]) for site, _ in self._calls}
+        due = {*expected, *(site for site, (_, within) in counts.items() if within)}
+        return {
+            self._anatomy.sites[site].key: (out, out + within)
+            for site, (out, within) in sorted(counts.items())
+            if out and site in due
+        }
 
     def before_compiled(self, stream: int, arguments: Mapping[str, Any], cached: bool) -> None:
         """A forward pass begins inside of compiled code."""

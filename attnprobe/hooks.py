@@ -12,7 +12,7 @@ from torch.utils.hooks import RemovableHandle
 
 from attnprobe.entries import Entry, seen_entry
 from attnprobe.interface import refuse_overridden, wrapped_registry
-from attnprobe.marks import ROOT_MARK, Mark
+from attnprobe.marks import ROOT_MARK, Mark, exports
 from attnprobe.routes import REGISTRY
 from attnprobe.shadows import seen_forward, shadowed_generate
 from attnprobe.sites import Anatomy
@@ -100,6 +100,8 @@ def _nothing(*_: Any) -> None:
 
 
 def _before(backbone: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    if exports():
+        return
     mark = getattr(backbone, ROOT_MARK)
     arguments = {**dict(zip(mark.names, args, strict=False)), **kwargs}
     if torch.compiler.is_compiling():
@@ -109,6 +111,8 @@ def _before(backbone: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) 
 
 
 def _after(backbone: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+    if exports():
+        return
     if torch.compiler.is_compiling():
         tell_end(getattr(backbone, ROOT_MARK))
     else:

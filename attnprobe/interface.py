@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from attnprobe.errors import UnsupportedModel
-from attnprobe.marks import MARK
+from attnprobe.marks import MARK, exports
 from attnprobe.registry import no_product, registry_call
 from attnprobe.traced import tell_call
 from attnprobe.watchers import lock, observe, observe_output
@@ -53,7 +53,7 @@ def _wrapper(implementation: str, inner: Callable[..., Any] | None) -> Callable[
                 function = _eager[type(module)]
             else:
                 function = _eager_of(type(module))
-        watched = hasattr(module, MARK)
+        watched = hasattr(module, MARK) and not exports()
         if watched and not torch.compiler.is_compiling():
             _tell(implementation, module, query, key, attention_mask, kw)
         output = function(module, query, key, value, attention_mask, *args, **kw)

@@ -29,13 +29,22 @@ class Mark:
 
     def __init__(self, module: nn.Module | None = None, names: tuple[str, ...] = ()) -> None:
         number = 0 if module is None else next(_numbers)
-        self.site = torch.tensor(number)
+        with torch.inference_mode(False):  # a tensor made in it could not be an input elsewhere
+            self.site = torch.tensor(number, device="cpu")
         self.names = names
         if module is not None:
             _modules[number] = module
 
     def __reduce__(self) -> Any:
         return Mark, ()
+
+
+def exports() -> bool:
+    """Whether the model is being exported: what comes of that runs elsewhere, and is told of by nobody.
+
+    Not by ``torch.compiler.is_exporting()``, which older compilers take for true in whatever they trace.
+    """
+    return bool(torch.compiler._is_exporting_flag)
 
 
 def module_of(site: torch.Tensor) -> nn.Module | None:

@@ -186,7 +186,7 @@ class Observer:
             self._streams.trackers[stream].finish(own.forward, read_cache(output), states)
             self._committer.commit_ended()
 
-    def attention(self, sites: tuple[int, ...], make: Make) -> None:
+    def attention(self, sites: tuple[int, ...], make: Make, traced: bool = False) -> None:
         """Make the selected weights of a call, now: its cache may be overwritten later."""
         if self._pauses:
             return
@@ -310,7 +310,7 @@ class Observer:
         if problem is not None:
             raise problem
 
-    def check_seen(self) -> None:
+    def check_seen(self, compiled: bool) -> None:
         """Refuse to end a block in which a selected site was never seen.
 
         Raises
@@ -319,6 +319,6 @@ class Observer:
             If so; a block whose every forward pass was paused is fine.
         """
         if not self._count:
-            refuse_unrun(self._anatomy, every_thread=self._thread is None)
+            refuse_unrun(self._anatomy, self._thread is None, compiled)
         if self._seen or not self._paused_forwards:
-            refuse_unseen(self._anatomy, self._kept, self._seen, self._ran, self._sourced)
+            refuse_unseen(self._anatomy, self._kept, self._seen, self._ran, self._sourced, compiled)

@@ -70,7 +70,7 @@ class Recorder:
         self._anatomy = find_sites(self._model)
         self._kept = [resolve(item, group, self._anatomy.sites) for group, item in enumerate(keep)]
         self._watched = tuple(sorted({number for kept in self._kept for number in kept.heads}))
-        self._refuse()
+        self._entries = self._refuse()
         self.sites: tuple[Site, ...] = tuple(self._anatomy.sites[number] for number in self._watched)
         self._engine = get_engine(engine)
         self._budget = parse_bytes(budget)
@@ -89,7 +89,7 @@ class Recorder:
         if self._state != "new":
             raise AttnprobeError("a recorder records one block; call record() again for another")
         self._anatomy = find_sites(self._model)  # again: the model may have been changed since record()
-        entries = self._refuse()
+        self._entries = self._refuse()
         if self._engine is not ENGINES["dense"]:  # a plan knows how torch cuts, and triton takes no more
             items = [kept.item for kept in self._kept]
             names = {self._anatomy.sites[number].queries for number in self._watched}
@@ -120,7 +120,9 @@ class Recorder:
                 self._numbers(),
             )
             with ExitStack() as unwatch:
-                unwatch.enter_context(watching(self._model, self._anatomy, self._watched, self._observer, entries))
+                unwatch.enter_context(
+                    watching(self._model, self._anatomy, self._watched, self._observer, self._entries)
+                )
                 self._undo = unwatch.pop_all()
             self._state = "open"
             undo.pop_all()
@@ -143,7 +145,7 @@ class Recorder:
                 last.callback(self._observer.finish)
                 last.callback(self._undo.close)
             if error is None:
-                self._observer.check_seen()
+                self._observer.check_seen(bool(self._entries))
                 failed = False
                 self._warn_of_infidelity()
         except Exception as late:
@@ -204,6 +206,16 @@ class Recorder:
     def refused(self) -> dict[str, str]:
         """Names of attention modules that are not recorded, whatever is selected, and why."""
         return dict(self._anatomy.refused)
+
+    @property
+    def uncompiled(self) -> dict[str, tuple[int, int]]:
+        """Selected sites of compiled code that ran uncompiled all the same, in how many of how many calls.
+
+        What `torch.compile` returns generates uncompiled; a break of the graph inside of a module, and more variants of
+        its code than ``torch._dynamo.config.recompile_limit``, make a compiler leave it to run as it is.
+        """
+        due = (n for n in self._watched if any(entry.covers(self._anatomy.sites[n].key) for entry in self._entries))
+        return self._observer.uncompiled(due)
 
     @property
     def fidelity(self) -> Fidelity:

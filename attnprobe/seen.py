@@ -1,18 +1,41 @@
-"""Errors at the end of a block in which something selected was never seen."""
+"""Errors about what was not seen, or cannot be."""
 
 from collections.abc import Iterable
-from typing import NoReturn
+from typing import Any, NoReturn
 
-from attnprobe.errors import NothingRecorded, SelectionError, UnsupportedModel
+import torch
+from torch import Tensor
+
+from attnprobe.errors import NothingRecorded, SelectionError, UnsupportedCall, UnsupportedModel
 from attnprobe.fields import Site
 from attnprobe.keep import Kept
 from attnprobe.routes import MULTIHEAD, RETURNED, SDPA
 from attnprobe.samples import Growing
 from attnprobe.sites import Anatomy
 
+# What code that was compiled earlier runs on, if nothing tells it that recording began (its guards may be off).
+_UNNOTICED = "; code that was compiled earlier did not notice: call torch._dynamo.reset() before recording"
 
-def refuse_unrun(anatomy: Anatomy, every_thread: bool) -> None:
-    """No forward pass was seen.
+
+def refuse_captured(given: Iterable[Any]) -> None:
+    """Refuse to see a call while it is captured as a CUDA graph: there may be some of these on a GPU.
+
+    Raises
+    ------
+    UnsupportedCall
+        If it is.
+    """
+    on_gpu = any(isinstance(one, Tensor) and one.is_cuda for one in given)
+    if on_gpu and torch.cuda.is_current_stream_capturing():
+        raise UnsupportedCall(
+            "the model is captured as a CUDA graph, whose replays run no Python, so nothing of them would be recorded; "
+            'run it without, or let inductor make the graphs (torch.compile(mode="reduce-overhead")), which leaves out '
+            "what is recorded"
+        )
+
+
+def refuse_unrun(anatomy: Anatomy, every_thread: bool, compiled: bool) -> None:
+    """No forward pass was seen; some of the model may be `compiled`.
 
     Raises
     ------
@@ -22,7 +45,7 @@ def refuse_unrun(anatomy: Anatomy, every_thread: bool) -> None:
     where = "at all" if every_thread else 'in this thread (threads="all" sees others)'
     raise NothingRecorded(
         f"the model did not run inside of the block {where}, so nothing was recorded; run "
-        f"{type(anatomy.main.backbone).__name__} there"
+        f"{type(anatomy.main.backbone).__name__} there{_UNNOTICED if compiled else ''}"
     )
 
 
@@ -77,7 +100,9 @@ def refuse_empty(sample: Growing, kept: Iterable[Kept]) -> None:
     )
 
 
-def refuse_unseen(anatomy: Anatomy, kept: Iterable[Kept], seen: set[int], ran: set[int], sourced: set[int]) -> None:
+def refuse_unseen(
+    anatomy: Anatomy, kept: Iterable[Kept], seen: set[int], ran: set[int], sourced: set[int], compiled: bool
+) -> None:
     """Some sites that should have run may not have been seen.
 
     A tower without input does not run, nor does cross-attention without a source: that is an error only where nothing
@@ -89,6 +114,8 @@ def refuse_unseen(anatomy: Anatomy, kept: Iterable[Kept], seen: set[int], ran: s
         The model; what is kept of it; which sites were seen.
     ran, sourced
         The streams that ran, and those that were given another sequence to look at.
+    compiled
+        Whether some of the model is.
 
     Raises
     ------
@@ -103,6 +130,7 @@ def refuse_unseen(anatomy: Anatomy, kept: Iterable[Kept], seen: set[int], ran: s
             lost = anatomy.sites[(due or absent)[0]]
             cross = all(anatomy.sites[n].kind == "cross" for n in due or absent)
             fix = 'pass encoder_hidden_states, or select kind="self"' if cross else "select the layers that run"
+            fix += _UNNOTICED if compiled else ""
             raise NothingRecorded(
                 f"{len(due or absent)} of {len(watched)} selected sites were never seen, first {lost.label}; {fix}"
             )

@@ -17,23 +17,16 @@ from attnprobe.errors import UnsupportedCall
 from attnprobe.marks import Mark, module_of
 from attnprobe.registry import no_product, registry_call
 from attnprobe.sites import is_pretrained
-from attnprobe.watchers import observe, observe_compiled_end, observe_compiled_start, observe_output
+from attnprobe.watchers import observe_compiled_end, observe_compiled_start, observe_output, observe_traced
 
-_order = torch.zeros((), dtype=torch.int64)
+with torch.inference_mode(False):  # wherever this is imported
+    _order = torch.zeros((), dtype=torch.int64, device="cpu")
 # What of an attention call is no tensor or number that an operator could be given, and not None either.
 _ODD = "of type {} has no exact meaning in compiled code; run the model uncompiled"
 
 
 def _unkept(*_: Any) -> None:
     """What an operator gives while it is traced: nothing."""
-
-
-def _refuse_capture(tensor: Tensor) -> None:
-    if tensor.device.type == "cuda" and torch.cuda.is_current_stream_capturing():
-        raise UnsupportedCall(
-            "the model is captured as a CUDA graph, whose replays run no Python, so nothing of them would be recorded; "
-            'compile it without CUDA graphs (not with mode="reduce-overhead" or "max-autotune")'
-        )
 
 
 # --- attention ---------------------------------------------------------------------------------------------------
@@ -72,12 +65,11 @@ def _attention(
     extras = {name: given for name, given in extras.items() if given is not None}
 
     def make() -> Any:
-        _refuse_capture(query)
         if odd:
             raise UnsupportedCall(odd)
         return registry_call(implementation, module, query, key, mask, extras)
 
-    observe(module, make)
+    observe_traced(module, make)
     observe_output(module, value, output.transpose(1, 2), no_product(module, extras))
 
 

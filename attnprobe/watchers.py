@@ -44,8 +44,8 @@ class Watcher(Protocol):
     def left(self, output: Any, failed: bool) -> None:
         """It returned."""
 
-    def attention(self, sites: tuple[int, ...], make: Make) -> None:
-        """The module of these sites computes attention; `make` says what it was given."""
+    def attention(self, sites: tuple[int, ...], make: Make, traced: bool = False) -> None:
+        """The module of these sites computes attention; `make` says what it was given, in `traced` code or not."""
 
     def returned(self, sites: tuple[int, ...], value: Tensor, output: Tensor, reason: str) -> None:
         """The kernel returned ``[batch, head, query, dim]``; with a `reason`, no product of weights and values."""
@@ -59,7 +59,11 @@ def in_backward() -> bool:
     return torch._C._current_graph_task_id() != -1
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]
+# What an error of a compiler says that may not break its graph here.
+_OPAQUE = "attnprobe records this module only where it is not compiled; run it so, or record other layers (layers=)"
+
+
+@torch.compiler.disable(reason=_OPAQUE)  # type: ignore[untyped-decorator, no-untyped-call]
 def observe(module: nn.Module, make: Make, compiled: bool = False) -> None:
     """Tell the watchers of a module of a call; one in `compiled` code that is not traced is refused."""
     if in_backward():
@@ -67,6 +71,15 @@ def observe(module: nn.Module, make: Make, compiled: bool = False) -> None:
     for watcher, sites in tuple(_watchers.get(id(module), ())):
         if sites:
             watcher.attention(sites, refuse_compiled if compiled else make)
+
+
+def observe_traced(module: nn.Module, make: Make) -> None:
+    """Tell the watchers of a module of a call that traced code tells of."""
+    if in_backward():
+        return
+    for watcher, sites in tuple(_watchers.get(id(module), ())):
+        if sites:
+            watcher.attention(sites, make, traced=True)
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]
