@@ -59,7 +59,8 @@ def find_entries(model: nn.Module) -> Iterator[Entry]:
             if module.__dict__.get("_compiled_call_impl") is not None:
                 yield Entry(key, module, "_compiled_call_impl")
             forward = module.__dict__.get("forward")
-            if isinstance(forward, _Bracket) or hasattr(forward, "_torchdynamo_orig_callable"):
+            by_compiler = hasattr(forward, "_torchdynamo_orig_callable")  # what torch.compiler.disable made has one too
+            if isinstance(forward, _Bracket) or (by_compiler and not hasattr(forward, "_torchdynamo_disable")):
                 yield Entry(key, module, "forward")
 
 

@@ -16,6 +16,7 @@ from attnprobe.marks import MARK, Mark
 from attnprobe.seen import refuse_compiled
 
 T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
 Make = Callable[[], AttentionCall | GivenWeights]
 lock = threading.RLock()
 _watchers: dict[int, list[tuple["Watcher", tuple[int, ...]]]] = {}
@@ -59,11 +60,14 @@ def in_backward() -> bool:
     return torch._C._current_graph_task_id() != -1
 
 
-# What an error of a compiler says that may not break its graph here.
-_OPAQUE = "attnprobe records this module only where it is not compiled; run it so, or record other layers (layers=)"
+def _opaque(function: F) -> F:
+    """What no compiler looks into; where it may not break its graph, its error says this."""
+    why = "attnprobe records this module only where it is not compiled; run it so, or record other layers (layers=)"
+    opaque: F = torch.compiler.disable(function, reason=why)  # type: ignore[no-untyped-call]
+    return opaque
 
 
-@torch.compiler.disable(reason=_OPAQUE)  # type: ignore[untyped-decorator, no-untyped-call]
+@_opaque
 def observe(module: nn.Module, make: Make, compiled: bool = False) -> None:
     """Tell the watchers of a module of a call; one in `compiled` code that is not traced is refused."""
     if in_backward():
@@ -82,7 +86,7 @@ def observe_traced(module: nn.Module, make: Make) -> None:
             watcher.attention(sites, make, traced=True)
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]
+@_opaque
 def observe_output(module: nn.Module, value: Tensor, output: Tensor, reason: str) -> None:
     """Tell the watchers of a module what the kernel made of its values."""
     if not in_backward():
@@ -125,14 +129,14 @@ def marked(module: nn.Module, watcher: Watcher, sites: tuple[int, ...]) -> Itera
                 module.__dict__.pop(MARK, None)
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]
+@_opaque
 def observe_start(backbone: nn.Module, arguments: Mapping[str, Any]) -> None:
     """Tell the watchers of a backbone that it is about to run."""
     for watcher, stream in _those_of(backbone):
         watcher.before_forward(stream, arguments)
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]
+@_opaque
 def observe_end(backbone: nn.Module, output: Any) -> None:
     """And that it returned."""
     for watcher, stream in _those_of(backbone):

@@ -1,102 +1,23 @@
 """Compiled models: recorded exactly, from the same code whatever is selected, and none of them computes other bits."""
 
 import copy
-import re
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
-import checks
 import models
 import numpy as np
 import pytest
 import torch
-from test_unseen import unchanged
+from compile_checks import WAYS, assert_exact, by_layer, graphs, nothing_left
 from test_ways import mistral, t5
-from torch import nn
+from torch._dynamo.testing import CompileCounter
 from torch._dynamo.utils import counters
-from transformers import DynamicCache, FalconConfig, FalconForCausalLM, GPTJConfig, GPTJForCausalLM
 
 import attnprobe as ap
-from attnprobe import entries, hooks, traced
-from attnprobe.marks import Mark
 
-pytestmark = pytest.mark.usefixtures("unchecked")  # a compiler would look into the checks
-
-
-@pytest.fixture(autouse=True)
-def fresh() -> Iterator[None]:
-    """Code that earlier tests compiled counts to nobody's limit."""
-    torch._dynamo.reset()
-    counters.clear()
-    yield
-    torch._dynamo.reset()
-
-
-def layers_of(model: Any) -> Any:
-    return model.transformer.h if hasattr(model, "transformer") else model.model.layers
-
-
-def whole(model: Any, **options: Any) -> Any:
-    return torch.compile(model, **options)
-
-
-def in_place(model: Any, **options: Any) -> Any:
-    model.compile(**options)
-    return model
-
-
-def forward(model: Any, **options: Any) -> Any:
-    model.forward = torch.compile(model.forward, **options)
-    return model
-
-
-def by_layer(model: Any, **options: Any) -> Any:
-    for layer in layers_of(model):
-        layer.compile(**options)
-    return model
-
-
-def backbone(model: Any, **options: Any) -> Any:
-    name = "transformer" if hasattr(model, "transformer") else "model"
-    setattr(model, name, torch.compile(getattr(model, name), **options))
-    return model
-
-
-def wrapped_layers(model: Any, **options: Any) -> Any:
-    for number, layer in enumerate(layers_of(model)):
-        layers_of(model)[number] = torch.compile(layer, **options)
-    return model
-
-
-WAYS: dict[str, Callable[..., Any]] = {
-    way.__name__: way for way in (whole, in_place, forward, by_layer, backbone, wrapped_layers)
-}
-
-
-def graphs() -> int:
-    """How many graphs were compiled; none of them has a break in it."""
-    assert not counters["graph_break"], dict(counters["graph_break"])
-    return int(counters["stats"]["unique_graphs"])
-
-
-def assert_exact(run: ap.Run, model: Any, **inputs: torch.Tensor) -> None:
-    """Against the same weights run on eager attention, uncompiled."""
-    mask = inputs.get("attention_mask", torch.ones_like(inputs["input_ids"]))
-    checks.assert_same(run, models.eager(model, **inputs).attentions, mask)
-
-
-@contextmanager
-def nothing_left(model: Any) -> Iterator[None]:
-    """Fail if the block leaves anything behind."""
-    with unchanged(model):
-        yield
-    assert not entries._entered and not hooks._handles and not hooks._noticing
-
-
-# --- what is recorded --------------------------------------------------------------------------------------------
-
+# A compiler would look into the checks of types.
+pytestmark = pytest.mark.usefixtures("unchecked", "fresh_compiler")
 
 CASES = [
     *[(way, True, attention) for way in WAYS for attention in ("sdpa", "eager")],
@@ -120,14 +41,21 @@ def test_a_compiled_model_is_recorded_and_computes_the_same_bits(way: str, early
     assert {number.difference is not None for number in rec.fidelity.values()} == {True}
     # A backbone that is compiled by itself runs its hooks before and behind its own code: they are compiled apart.
     assert once == before + {"by_layer": 2, "wrapped_layers": 2, "backbone": 3}.get(way, 1)
+    with ap.record(plain) as uncompiled:
+        plain(tokens)
+    for row, layer, head in np.ndindex(2, 2, 4):
+        other = uncompiled.run.sample(row)[layer, head].numpy()
+        assert np.abs(rec.run.sample(row)[layer, head].numpy() - other).max() <= 1e-5
+    assert rec.uncompiled == {}, "no call ran uncompiled"
     after = compiled(tokens).logits
     assert torch.equal(recorded, after) and (bare is None or torch.equal(recorded, bare))
     both = graphs()
     assert both == once if early else both <= 2 * once
     for selection in ({"layers": 1}, {"heads": [2]}, {"layers": "0", "queries": "-2:"}, {"measures": ["entropy"]}):
-        with ap.record(compiled, **selection) as rec:
+        with torch._dynamo.config.patch(error_on_recompile=True):
+            with ap.record(compiled, **selection) as rec:
+                assert torch.equal(compiled(tokens).logits, after)
             assert torch.equal(compiled(tokens).logits, after)
-        assert torch.equal(compiled(tokens).logits, after)
         assert len(rec.run.samples) == 2
     assert graphs() == both, "another recording compiles nothing, whatever it selects"
 
@@ -146,88 +74,19 @@ def test_a_padded_batch_on_grouped_keys_and_windows(side: str, make: Callable[[]
     assert_exact(rec.run, make(), **batch)
 
 
-@pytest.mark.parametrize("way", ["whole", "by_layer"])
+@pytest.mark.parametrize("make", [models.gpt2, mistral])
 @torch.no_grad()
-def test_a_cache_goes_on_with_its_sample(way: str) -> None:
-    model, tokens = mistral(sliding_window=None), models.ids(2, 10)
-    compiled = WAYS[way](model, backend="eager", dynamic=True)
-    with nothing_left(model), ap.record(compiled) as rec:
-        made = compiled(tokens[:, :6]).past_key_values  # made inside of compiled code
-        given = DynamicCache()
-        compiled(tokens[:1, :6], past_key_values=given)
-        for step in range(6, 10):
-            compiled(tokens[:, step : step + 1], past_key_values=made)
-        compiled(tokens[:1, 6:], past_key_values=given)
-    assert [sample.main.length for sample in rec.run.samples] == [10, 10, 10]
-    want = models.eager(mistral(sliding_window=None), input_ids=tokens).attentions
-    for number, row in enumerate((0, 1, 0)):
-        for layer in range(2):
-            for head in range(4):
-                got = rec.run.sample(number)[layer, head].numpy()
-                assert np.abs(got - want[layer][row, head].numpy()).max() <= 1e-5
-
-
-@pytest.mark.parametrize(
-    ("way", "make", "cache"),
-    [
-        ("whole", models.gpt2, "dynamic"),
-        ("forward", models.gpt2, "dynamic"),
-        ("forward", mistral, "static"),
-        ("in_place", mistral, "dynamic"),
-    ],
-)
-def test_generation(way: str, make: Callable[[], Any], cache: str) -> None:
-    model, batch = make(), models.padded([9, 5], "left")
-    options = {"cache_implementation": "static"} if cache == "static" else {}
-    compiled = WAYS[way](model, backend="eager", fullgraph=True)
-    settings = {"max_new_tokens": 5, "min_new_tokens": 5, "pad_token_id": 0, **options}
-    bare = compiled.generate(**batch, **settings)
-    with nothing_left(model), ap.record(compiled) as rec:
-        assert torch.equal(compiled.generate(**batch, **settings), bare)
-    once = graphs()
-    with ap.record(compiled, layers=1):
-        assert torch.equal(compiled.generate(**batch, **settings), bare)
-    assert graphs() == once
-    assert (once > 0) == (way != "whole"), "what torch.compile returns generates with the model inside, uncompiled"
-    mask = torch.cat([batch["attention_mask"], torch.ones(2, 4, dtype=torch.long)], 1)
-    inputs = {"input_ids": bare[:, :-1], "attention_mask": mask, "position_ids": models.positions(mask)}
-    assert_exact(rec.run, make(), **inputs)
-    assert [sample.prompt_length for sample in rec.run.samples] == [9, 5]
-
-
-def test_gradients_and_weights_of_training() -> None:
-    model, tokens = models.gpt2().train(), models.ids(2, 9)
-    compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
-
-    def gradients() -> list[torch.Tensor]:
-        model.zero_grad()
-        torch.manual_seed(3)
-        compiled(tokens, use_cache=False).logits.square().mean().backward()
-        return [value.grad.clone() for value in model.parameters()]
-
-    bare = gradients()
-    with ap.record(compiled) as rec:
-        recorded = gradients()
-    assert all(torch.equal(a, b) for a, b in zip(bare, recorded, strict=True))
-    assert graphs() == 2
-    assert len(rec.run.samples) == 2
-    assert np.abs(rec.run.sample(1)[2, 1].numpy().sum(-1) - 1).max() <= 1e-5, "before dropout"
-
-
-@torch.no_grad()
-def test_paused_and_named_without_another_compilation() -> None:
-    model, tokens = models.gpt2(), models.ids(1, 9)
-    compiled = torch.compile(model, backend="eager", fullgraph=True)
-    with ap.record(compiled) as rec:
-        with rec.sample("one"):
-            compiled(tokens)
-        once = graphs()
-        with rec.paused():
-            compiled(tokens)
-        with rec.sample("two"):
-            compiled(tokens)
-    assert graphs() == once == 1
-    assert [sample.id for sample in rec.run.samples] == ["one", "two"]
+def test_layers_share_their_code_whichever_is_recorded(make: Callable[..., Any]) -> None:
+    model, tokens, frames = make(), models.ids(1, 8), CompileCounter()
+    by_layer(model, backend=frames, fullgraph=True)
+    model(tokens, use_cache=False)
+    assert frames.frame_count == 1, "a layer's number is no part of the code"
+    for layers in ("all", 0, 1):
+        with ap.record(model, layers=layers) as rec:
+            model(tokens, use_cache=False)
+        assert rec.uncompiled == {}
+        model(tokens, use_cache=False)
+    assert frames.frame_count == 2
 
 
 @torch.no_grad()
@@ -261,6 +120,23 @@ def test_a_bystander_that_is_compiled_while_eager_attention_is_recorded() -> Non
     assert graphs() <= 2
 
 
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@torch.no_grad()
+def test_a_bystander_stays_whole_over_twenty_recorders_of_a_compiled_model(attention: str) -> None:
+    bystander, model = models.gpt2(seed=5, attention=attention), models.gpt2(attention=attention)
+    tokens, frames = models.ids(1, 7), CompileCounter()
+    noticing = torch.compile(bystander, backend=frames, fullgraph=True)
+    compiled = torch.compile(model, backend="eager", fullgraph=True)
+    bare = noticing(tokens, use_cache=False).logits
+    for number in range(20):
+        with ap.record(compiled, layers=number % 3):
+            compiled(tokens)
+            assert torch.equal(noticing(tokens, use_cache=False).logits, bare)
+        assert torch.equal(noticing(tokens, use_cache=False).logits, bare)
+    assert frames.frame_count <= 2
+    assert graphs() <= 4
+
+
 @torch.no_grad()
 def test_threads_see_their_own_calls() -> None:
     model, other = models.gpt2(), models.ids(1, 20)
@@ -271,18 +147,6 @@ def test_threads_see_their_own_calls() -> None:
         thread.start()
         thread.join()
     assert [sample.main.length for sample in rec.run.samples] == [6]
-
-
-@torch.no_grad()
-def test_code_that_runs_eagerly_beyond_the_limit_of_recompilations_is_recorded_too() -> None:
-    model, tokens = models.gpt2(n_layer=4), models.ids(1, 12)
-    by_layer(model, backend="eager", dynamic=False)
-    with torch._dynamo.config.patch(recompile_limit=2), ap.record(model) as rec:
-        cache = DynamicCache()
-        for step in range(12):
-            model(tokens[:, step : step + 1], past_key_values=cache)
-    assert counters["unimplemented"] or counters["frames"]["total"] > counters["frames"]["ok"]
-    assert_exact(rec.run, models.gpt2(n_layer=4), input_ids=tokens)
 
 
 @torch.no_grad()
@@ -334,138 +198,3 @@ def test_a_copy_made_inside_of_the_block_is_not_recorded() -> None:
         assert torch.equal(copied(tokens).logits, model(tokens).logits)
     assert len(rec.run.samples) == 1
     assert torch.equal(copied(tokens).logits, model(tokens).logits)
-
-
-# --- what is refused ---------------------------------------------------------------------------------------------
-
-
-def sdpa_model() -> Any:
-    return FalconForCausalLM(
-        FalconConfig(vocab_size=96, hidden_size=32, num_hidden_layers=1, num_attention_heads=4, alibi=False)
-    )
-
-
-def returning_model() -> Any:
-    return GPTJForCausalLM(GPTJConfig(n_embd=32, n_layer=1, n_head=4, rotary_dim=4, vocab_size=96, n_positions=32))
-
-
-def multihead_model() -> Any:
-    return nn.TransformerEncoder(nn.TransformerEncoderLayer(16, 2, 16, batch_first=True), 1, enable_nested_tensor=False)
-
-
-@pytest.mark.parametrize(
-    ("make", "said"),
-    [
-        (sdpa_model, "calls F.scaled_dot_product_attention itself"),
-        (returning_model, "returns weights that it builds itself"),
-        (multihead_model, "is an nn.MultiheadAttention"),
-        (lambda: mistral(attn_implementation="flex_attention"), "runs on flex_attention"),
-    ],
-)
-@pytest.mark.parametrize("way", [whole, in_place, forward])
-def test_other_routes_are_refused_by_name_at_start(way: Callable[..., Any], make: Callable[[], Any], said: str) -> None:
-    model = make()
-    compiled = way(model, backend="eager")
-    with pytest.raises(ap.UnsupportedModel, match=f"is compiled by torch.compile and {said}.*_orig_mod"):
-        ap.record(compiled)
-    if way is whole:
-        ap.record(model)  # which one may run as it is
-
-
-def test_a_part_that_is_not_selected_may_be_compiled_whatever_it_is() -> None:
-    model, x = multihead_model(), torch.randn(1, 4, 16)
-    both = nn.Sequential(model, multihead_model()).eval()
-    both[1].compile(backend="eager")
-    with torch.no_grad(), ap.record(both, layers=0) as rec:
-        both(x)
-    assert len(rec.run.sample(0).sites) == 1
-
-
-@torch.no_grad()
-def test_other_routes_in_a_compiled_function_are_refused_when_they_run() -> None:
-    model = multihead_model().eval()
-    run = torch.compile(lambda x: model(x) + 1, backend="eager")
-    with pytest.raises(ap.UnsupportedModel, match="only transformers' attention functions"), ap.record(model):
-        run(torch.randn(1, 4, 16))
-
-
-@torch.no_grad()
-def test_a_cache_that_only_compiled_code_sees() -> None:
-    model, tokens = models.gpt2(), models.ids(1, 8)
-    compiled = torch.compile(model, backend="eager", fullgraph=True)
-    with nothing_left(model), pytest.raises(ap.UnsupportedCall, match=re.escape("record what torch.compile returned")):
-        with ap.record(model):  # not what torch.compile returned, so nothing tells when it is entered
-            cache = compiled(tokens[:, :5]).past_key_values
-            compiled(tokens[:, 5:], past_key_values=cache)
-
-    class Twice(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.model = model
-
-        def forward(self, tokens: torch.Tensor, past_key_values: Any) -> torch.Tensor:
-            self.model(tokens[:, :5], past_key_values=past_key_values)
-            return self.model(tokens[:, 5:], past_key_values=past_key_values).logits
-
-    twice = torch.compile(Twice(), backend="eager", fullgraph=True)
-    with pytest.raises(ap.UnsupportedCall, match="several forward passes on one key cache"), ap.record(twice):
-        twice(tokens, DynamicCache())
-
-
-@torch.no_grad()
-def test_an_encoder_and_its_decoder_in_one_piece() -> None:
-    model = t5()
-    compiled = torch.compile(model, backend="eager")
-    with nothing_left(model), pytest.raises(ap.UnsupportedCall, match=r"layer\.compile\(\)"), ap.record(compiled):
-        compiled(input_ids=models.ids(1, 6), decoder_input_ids=models.ids(1, 4))
-
-
-def test_a_static_cache_that_generate_compiles_by_itself() -> None:
-    from transformers import CompileConfig
-
-    model, compiling = models.gpt2(), CompileConfig(backend="eager", mode=None)
-    compiling._compile_all_devices = True
-    with pytest.raises(ap.UnsupportedCall, match="disable_compile=True"), ap.record(model):
-        model.generate(
-            models.ids(1, 5), max_new_tokens=3, pad_token_id=0, cache_implementation="static", compile_config=compiling
-        )
-
-
-@torch.no_grad()
-def test_an_error_inside_of_compiled_code_names_the_site_and_leaves_whole_samples() -> None:
-    model = models.gpt2()
-    compiled = torch.compile(model, backend="aot_eager", fullgraph=True, dynamic=False)
-    short, long = models.ids(1, 5), models.ids(1, 60)
-    with nothing_left(model), pytest.raises(ap.BudgetError, match=r"at layer 0 \(self, transformer\.h\.0\.attn\)"):
-        with ap.record(compiled, budget=600) as rec:
-            compiled(short)
-            compiled(long)
-    assert [sample.main.length for sample in rec.run.samples] == [5]
-    with ap.record(compiled) as rec:
-        compiled(short)
-    assert len(rec.run.samples) == 1
-
-
-# --- the operators -----------------------------------------------------------------------------------------------
-
-
-def test_the_operators_are_what_they_say() -> None:
-    order, query = torch.zeros((), dtype=torch.int64), torch.randn(1, 2, 3, 4)
-    call = (order, Mark().site, "sdpa", query, query, query, query.transpose(1, 2), *[None] * 10, 0.0, "")
-    torch.library.opcheck(torch.ops.attnprobe.attention.default, call)
-    torch.library.opcheck(torch.ops.attnprobe.start.default, (order, Mark().site, *[None] * 6, False, ""))
-    torch.library.opcheck(torch.ops.attnprobe.end.default, (order, Mark().site))
-    for name in ("attention", "start", "end"):
-        assert torch.Tag.cudagraph_unsafe in getattr(torch.ops.attnprobe, name).default.tags
-    assert int(traced._order) == 0
-
-
-@torch.no_grad()
-def test_inductor_keeps_every_operator_in_order_and_computes_the_same_bits() -> None:
-    model, batch = mistral(), models.padded([11, 6], "left")
-    compiled = torch.compile(model, fullgraph=True, mode="reduce-overhead")  # on a CPU there are no graphs to replay
-    bare = compiled(**batch).logits
-    with nothing_left(model), ap.record(compiled) as rec:
-        assert torch.equal(compiled(**batch).logits, bare)
-    assert graphs() == 2
-    assert_exact(rec.run, mistral(), **batch)
