@@ -104,9 +104,9 @@ class Streams:
         within = next(reversed(self._within.get(threading.get_ident(), ())), None)
         if within is None or within.cache is None:
             raise UnsupportedCall(
-                "the model goes on with a key cache inside of compiled code, and which cache is not seen; record what "
-                "torch.compile returned, or compile the model or its layers in place (model.compile()), not a function "
-                "around it; a generate that compiles by itself takes disable_compile=True"
+                "the model goes on with a key cache inside of compiled code, and which cache is not seen; compile the "
+                "model or its layers, not a function around it, before recording starts, and record what torch.compile "
+                "returned; a generate that compiles by itself takes disable_compile=True"
             )
         if within.taken:
             raise UnsupportedCall(

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from attnprobe.call import AttentionCall, GivenWeights
-from attnprobe.marks import MARK, Mark
+from attnprobe.marks import MARK, Mark, module_of
 from attnprobe.seen import refuse_compiled
 
 T = TypeVar("T")
@@ -121,7 +121,9 @@ def marked(module: nn.Module, watcher: Watcher, sites: tuple[int, ...]) -> Itera
     try:
         with listed(_watchers, module, (watcher, sites)):
             with lock:
-                module.__dict__.setdefault(MARK, Mark(module))
+                mark = module.__dict__.get(MARK)
+                if mark is None or module_of(mark.site) is not module:  # a copy has one that is nobody's
+                    module.__dict__[MARK] = Mark(module)
             yield
     finally:
         with lock:

@@ -20,7 +20,8 @@ import attnprobe as ap
 pytestmark = pytest.mark.usefixtures("unchecked", "fresh_compiler")
 
 CASES = [
-    *[(way, True, attention) for way in WAYS for attention in ("sdpa", "eager")],
+    *[(way, True, "sdpa") for way in WAYS],
+    *[(way, True, "eager") for way in ("whole", "by_layer", "backbone")],
     *[(way, False, "sdpa") for way in ("whole", "by_layer")],
 ]
 
@@ -198,3 +199,20 @@ def test_a_copy_made_inside_of_the_block_is_not_recorded() -> None:
         assert torch.equal(copied(tokens).logits, model(tokens).logits)
     assert len(rec.run.samples) == 1
     assert torch.equal(copied(tokens).logits, model(tokens).logits)
+    with ap.record(copied) as rec:
+        copied(tokens)
+    assert_exact(rec.run, models.gpt2(), input_ids=tokens)
+
+
+@pytest.mark.parametrize("way", ["whole", "in_place", "by_layer"])
+@torch.no_grad()
+def test_a_model_that_is_compiled_inside_of_the_block(way: str) -> None:
+    model, tokens = models.gpt2(n_layer=2), models.ids(2, 9)
+    bare = model(tokens).logits
+    with ap.record(model) as rec:
+        compiled = WAYS[way](model, backend="eager", fullgraph=True)
+        assert torch.equal(compiled(tokens).logits, bare)
+    assert graphs()
+    assert_exact(rec.run, models.gpt2(n_layer=2), input_ids=tokens)
+    assert torch.equal(compiled(tokens).logits, bare)
+    assert not [name for part in model.modules() for name in vars(part) if "attnprobe" in name]

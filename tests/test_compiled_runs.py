@@ -19,6 +19,7 @@ import attnprobe as ap
 pytestmark = pytest.mark.usefixtures("unchecked", "fresh_compiler")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["whole", "by_layer"])
 @torch.no_grad()
 def test_a_cache_goes_on_with_its_sample(way: str) -> None:
@@ -44,9 +45,9 @@ def test_a_cache_goes_on_with_its_sample(way: str) -> None:
     ("way", "make", "cache"),
     [
         ("whole", models.gpt2, "dynamic"),
-        ("forward", models.gpt2, "dynamic"),
         ("forward", mistral, "static"),
-        ("in_place", mistral, "dynamic"),
+        pytest.param("forward", models.gpt2, "dynamic", marks=pytest.mark.slow),
+        pytest.param("in_place", mistral, "dynamic", marks=pytest.mark.slow),
     ],
 )
 def test_generation(way: str, make: Callable[[], Any], cache: str) -> None:
