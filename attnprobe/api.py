@@ -52,7 +52,7 @@ def record(
     Parameters
     ----------
     model
-        A Hugging Face model, on ``sdpa`` or ``eager`` attention.
+        A Hugging Face model, or one of your own; of a compiled one, what ``torch.compile`` returned.
     tokenizer
         Gives tokens their strings; without it, tokens are known by position.
     to

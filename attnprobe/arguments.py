@@ -64,7 +64,7 @@ def read_inputs(arguments: Mapping[str, Any], backbone: nn.Module) -> ForwardInp
     """
     ids, embeds = arguments.get("input_ids"), arguments.get("inputs_embeds")
     if not is_pretrained(backbone):
-        ids = _own_ids(arguments)
+        ids = own_ids(arguments)
     elif not isinstance(ids, Tensor):
         ids = None
     batch = count = 0
@@ -101,7 +101,7 @@ def read_inputs(arguments: Mapping[str, Any], backbone: nn.Module) -> ForwardInp
     return ForwardInputs(batch, count, ids, mask, positions, window, states, source, cache, last)
 
 
-def _own_ids(arguments: Mapping[str, Any]) -> Tensor | None:
+def own_ids(arguments: Mapping[str, Any]) -> Tensor | None:
     """The matrix of whole numbers that a model of somebody's own is given by name or first, whatever its name."""
     if any(isinstance(arguments.get(name), Tensor) for name in ("decoder_input_ids", "tgt")):
         return None  # whose rows the attention modules have, is not told

@@ -6,6 +6,32 @@ from typing import Any
 from attnprobe.errors import UnsupportedCall
 
 
+class Before:
+    """What a cache was before compiled code, which may write into it earlier than it tells that it began.
+
+    Attributes
+    ----------
+    cache, print
+        It itself; and its fingerprint then.
+    """
+
+    def __init__(self, cache: Any) -> None:
+        self.cache = cache
+        self.print = fingerprint(cache)
+        known = cache.get_seq_length()
+        self._length = known.clone() if hasattr(known, "clone") else known
+        self.is_sliding = getattr(cache, "is_sliding", None)
+
+    def get_seq_length(self) -> Any:
+        """Slots that it held."""
+        return self._length
+
+
+def itself(cache: Any) -> Any:
+    """The cache, whose look from before may be what is given."""
+    return cache.cache if isinstance(cache, Before) else cache
+
+
 def length(cache: Any) -> int:
     """Slots that a cache holds; 0 for None. A static cache on a device has to be asked there."""
     return 0 if cache is None else int(cache.get_seq_length())
@@ -16,6 +42,8 @@ def fingerprint(cache: Any) -> tuple[weakref.ref[Any], int | None] | None:
 
     A dynamic cache makes new keys whenever it changes, a static one writes into the ones it has.
     """
+    if isinstance(cache, Before):
+        return cache.print
     cache = getattr(cache, "self_attention_cache", cache)
     keys = getattr(next(iter(getattr(cache, "layers", ())), None), "keys", None)
     if keys is None or getattr(cache, "offloading", False):  # offloaded keys move by themselves

@@ -34,9 +34,13 @@ def read_generation(model: Any, arguments: Mapping[str, Any]) -> Generation:
     static = "static" in str(option("cache_implementation", "")) or getattr(
         arguments.get("past_key_values"), "is_compileable", False
     )
-    device = getattr(model, "device", None)
-    if static and getattr(device, "type", "cpu") == "cuda" and not option("disable_compile", False):
-        raise UnsupportedCall("generate compiles the model for a static cache on CUDA; pass disable_compile=True")
+    device = getattr(getattr(model, "device", None), "type", "cpu")
+    compiles = device == "cuda" or getattr(option("compile_config"), "_compile_all_devices", False)
+    if static and compiles and not option("disable_compile", False):
+        raise UnsupportedCall(
+            "generate compiles the model by itself for a static cache on CUDA; pass disable_compile=True, and compile "
+            "the model yourself if you want to: model.forward = torch.compile(model.forward)"
+        )
     prompt = next(
         (arguments[n] for n in ("inputs", "input_ids", "inputs_embeds") if arguments.get(n) is not None), None
     )

@@ -14,8 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from attnprobe.errors import UnsupportedModel
-from attnprobe.registry import RESCALING, registry_call
-from attnprobe.watchers import MARK, lock, observe, observe_output
+from attnprobe.marks import MARK, exports
+from attnprobe.registry import no_product, registry_call
+from attnprobe.traced import tell_call
+from attnprobe.watchers import lock, observe, observe_output
 
 _open = {"registry": 0, "eager": 0}
 
@@ -44,11 +46,20 @@ def _wrapper(implementation: str, inner: Callable[..., Any] | None) -> Callable[
     def attnprobe_attention(
         module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any = None, *args: Any, **kw: Any
     ) -> Any:
-        if hasattr(module, MARK):
-            _tell(implementation, module, query, key, attention_mask, kw, torch.compiler.is_compiling())
-        function = _eager_of(type(module)) if inner is None else inner
+        function = inner
+        if function is None:
+            if torch.compiler.is_compiling():
+                _know_eager(type(module))
+                function = _eager[type(module)]
+            else:
+                function = _eager_of(type(module))
+        watched = hasattr(module, MARK) and not exports()
+        if watched and not torch.compiler.is_compiling():
+            _tell(implementation, module, query, key, attention_mask, kw)
         output = function(module, query, key, value, attention_mask, *args, **kw)
-        if hasattr(module, MARK):
+        if watched and torch.compiler.is_compiling():
+            tell_call(getattr(module, MARK), implementation, (query, key, value, output[0]), attention_mask, kw)
+        elif watched:
             _tell_output(module, value, output, kw)
         return output
 
@@ -62,22 +73,23 @@ def _is_ours(function: Any) -> bool:
     return wraps is not None and function is _wrapper(*wraps)
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]
-def _tell(
-    implementation: str, module: nn.Module, query: Tensor, key: Tensor, mask: Any, kw: dict[str, Any], compiled: bool
-) -> None:
-    observe(module, functools.partial(registry_call, implementation, module, query, key, mask, kw), compiled)
+def _tell(implementation: str, module: nn.Module, query: Tensor, key: Tensor, mask: Any, kw: dict[str, Any]) -> None:
+    observe(module, functools.partial(registry_call, implementation, module, query, key, mask, kw))
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]
 def _tell_output(module: nn.Module, value: Tensor, output: Any, kw: dict[str, Any]) -> None:
-    reason = "dropout was applied to the weights" if kw.get("dropout") else ""
-    if type(module).__name__ in RESCALING:
-        reason = "the model rescales what the kernel returns"
-    observe_output(module, value, output[0].transpose(1, 2), reason)
+    observe_output(module, value, output[0].transpose(1, 2), no_product(module, kw))
+
+
+_eager: dict[type, Callable[..., Any]] = {}
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _know_eager(cls: type) -> None:
+    """Look for the eager function of a class while code is compiled; a function cannot be what comes back then."""
+    _eager[cls] = _eager_of(cls)
+
+
 def _eager_of(cls: type) -> Callable[..., Any]:
     """The eager function that an attention class names in its methods: what it would have run without us."""
     for base in cls.__mro__:

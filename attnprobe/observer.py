@@ -27,7 +27,7 @@ from attnprobe.profiling import at, carried, here
 from attnprobe.routes import REGISTRY, SDPA, calls_of
 from attnprobe.samples import MAIN, Growing
 from attnprobe.scratch import Scratch
-from attnprobe.seen import refuse_compiled, refuse_unrun, refuse_unseen
+from attnprobe.seen import refuse_unrun, refuse_unseen
 from attnprobe.sites import Anatomy
 from attnprobe.store.base import Writer
 from attnprobe.streams import Pass, Streams
@@ -180,12 +180,16 @@ class Observer:
             if not self._watching:
                 return
             own = self._streams.take(stream)
-            if own is not None and own.forward is not None:
-                states = read_output(output) if self._streams.feeds(stream) else None
-                self._streams.trackers[stream].finish(own.forward, read_cache(output), states)
-                self._committer.commit_ended()
+            if own is not None:
+                self._finish(stream, own, output)
 
-    def attention(self, sites: tuple[int, ...], make: Make) -> None:
+    def _finish(self, stream: int, own: Pass, output: Any) -> None:
+        if own.forward is not None:
+            states = read_output(output) if self._streams.feeds(stream) else None
+            self._streams.trackers[stream].finish(own.forward, read_cache(output), states)
+            self._committer.commit_ended()
+
+    def attention(self, sites: tuple[int, ...], make: Make, traced: bool = False) -> None:
         """Make the selected weights of a call, now: its cache may be overwritten later."""
         if self._pauses:
             return
@@ -267,11 +271,6 @@ class Observer:
             self._copies.land(wait=True)
         return forward.rows(selection)
 
-    def refuse_compiled(self) -> None:
-        """A watched module ran inside of compiled code."""
-        if self._watching:
-            refuse_compiled()
-
     @contextmanager
     def generation(self, model: nn.Module, arguments: Mapping[str, Any]) -> Iterator[None]:
         """Around `generate`: the prompt's length is known, and a failed generation leaves nothing half."""
@@ -315,7 +314,7 @@ class Observer:
         if problem is not None:
             raise problem
 
-    def check_seen(self) -> None:
+    def check_seen(self, compiled: bool) -> None:
         """Refuse to end a block in which a selected site was never seen.
 
         Raises
@@ -324,6 +323,6 @@ class Observer:
             If so; a block whose every forward pass was paused is fine.
         """
         if not self._count:
-            refuse_unrun(self._anatomy, every_thread=self._thread is None)
+            refuse_unrun(self._anatomy, self._thread is None, compiled)
         if self._seen or not self._paused_forwards:
-            refuse_unseen(self._anatomy, self._kept, self._seen, self._ran, self._sourced)
+            refuse_unseen(self._anatomy, self._kept, self._seen, self._ran, self._sourced, compiled)

@@ -1,6 +1,5 @@
 """The recorder: opens and closes a recording. What happens in between is the observer's."""
 
-import json
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -12,22 +11,25 @@ from typing import Any
 from torch import nn
 
 from attnprobe.arguments import ForwardInputs
+from attnprobe.compiled import CompiledObserver
 from attnprobe.engines import ENGINES, get_engine
+from attnprobe.entries import Entry, find_entries, unwrapped
 from attnprobe.errors import AttnprobeError, NotKept, RecordingWarning, SelectionError, UnsupportedModel
 from attnprobe.fidelity import Fidelity
 from attnprobe.fields import Site
 from attnprobe.hooks import implementation_of, watching
 from attnprobe.keep import Item, resolve
 from attnprobe.lineage import Forward
-from attnprobe.observer import Observer
 from attnprobe.planning import Load, Planner
 from attnprobe.profiling import Profile, Profiler, Ranges, reporting, stage
 from attnprobe.provenance import describe_model, make_manifest
 from attnprobe.registry import meaning_of, unknown
 from attnprobe.routes import NO_SOFTMAX, REGISTRY
 from attnprobe.run import Run, open_run
-from attnprobe.sites import SOURCE, Anatomy, compiled_parts, find_sites
+from attnprobe.seen import refuse_untraced
+from attnprobe.sites import SOURCE, find_sites
 from attnprobe.sizes import parse_bytes
+from attnprobe.starting import check_way, plain
 from attnprobe.store.directory import DirectoryWriter
 from attnprobe.store.memory import MemoryStore
 from attnprobe.strings import Strings
@@ -67,24 +69,25 @@ class Recorder:
                 f"tokenizer is a {type(tokenizer).__name__}; pass a Hugging Face tokenizer, as "
                 "AutoTokenizer.from_pretrained(...) makes one"
             )
-        self._model = model
-        self._anatomy = find_sites(model)
+        self._given = model  # what torch.compile returned, perhaps
+        self._model = unwrapped(model)
+        self._anatomy = find_sites(self._model)
         self._kept = [resolve(item, group, self._anatomy.sites) for group, item in enumerate(keep)]
         self._watched = tuple(sorted({number for kept in self._kept for number in kept.heads}))
-        _refuse(model, self._anatomy, self._watched)
+        self._entries = self._refuse()
         self.sites: tuple[Site, ...] = tuple(self._anatomy.sites[number] for number in self._watched)
         self._engine = get_engine(engine)
         self._budget = parse_bytes(budget)
-        _check_way(to, overwrite, resume, workers)
+        check_way(to, overwrite, resume, workers)
         self._to, self._overwrite, self._text = to, overwrite, text
-        self._resume, self._data, self._workers = resume, _plain(data), workers
+        self._resume, self._data, self._workers = resume, plain(data), workers
         self._strings = Strings(tokenizer) if tokenizer is not None and text else None
         self._every_thread = threads == "all"
         devices = dict.fromkeys(parameter.device for parameter in model.parameters())
         self._profiler: Ranges = Profiler(tuple(devices)) if profile else Ranges()
         self._state = "new"
         self._store: MemoryStore | DirectoryWriter
-        self._observer: Observer
+        self._observer: CompiledObserver
         self._planners: dict[str, Planner] = {}
 
     def __enter__(self) -> "Recorder":
@@ -98,7 +101,7 @@ class Recorder:
         if self._state != "new":
             raise AttnprobeError("a recorder records one block; call record() again for another")
         self._anatomy = find_sites(self._model)  # again: the model may have been changed since record()
-        _refuse(self._model, self._anatomy, self._watched)
+        self._entries = self._refuse()
         if self._engine is not ENGINES["dense"]:  # a plan knows how torch cuts, and triton takes no more
             items = [kept.item for kept in self._kept]
             names = {self._anatomy.sites[number].queries for number in self._watched}
@@ -116,7 +119,7 @@ class Recorder:
         with ExitStack() as undo:
             undo.callback(self._settle, failed=True)
             undo.callback(self._store.close)
-            self._observer = Observer(
+            self._observer = CompiledObserver(
                 self._anatomy,
                 self._kept,
                 self._engine,
@@ -129,7 +132,9 @@ class Recorder:
                 self._numbers(),
             )
             with ExitStack() as unwatch:
-                unwatch.enter_context(watching(self._model, self._anatomy, self._watched, self._observer))
+                unwatch.enter_context(
+                    watching(self._model, self._anatomy, self._watched, self._observer, self._entries)
+                )
                 self._undo = unwatch.pop_all()
             self._state = "open"
             undo.pop_all()
@@ -151,7 +156,7 @@ class Recorder:
                 last.callback(self._observer.finish)
                 last.callback(self._undo.close)
             if error is None:
-                self._observer.check_seen()
+                self._observer.check_seen(bool(self._entries))
                 failed = False
                 self._warn_of_infidelity()
         except Exception as late:
@@ -165,6 +170,19 @@ class Recorder:
     def _close_store(self) -> None:
         with stage("write"):
             self._store.close()
+
+    def _refuse(self) -> tuple[Entry, ...]:
+        """Refuse at start what is known by then to have no exact weights; where compiled code is entered."""
+        entries = tuple(find_entries(self._given))
+        for number in self._watched:
+            site = self._anatomy.sites[number]
+            on_registry = site.route == REGISTRY
+            implementation = str(implementation_of(self._anatomy.modules[number])) if on_registry else "sdpa"
+            if meaning_of(implementation) is None:
+                raise UnsupportedModel(unknown(implementation))
+            if any(entry.covers(site.key) for entry in entries):
+                refuse_untraced(site, implementation)
+        return entries
 
     def _note_fidelity(self) -> None:
         if isinstance(self._store, DirectoryWriter):
@@ -205,6 +223,16 @@ class Recorder:
     def refused(self) -> dict[str, str]:
         """Names of attention modules that are not recorded, whatever is selected, and why."""
         return dict(self._anatomy.refused)
+
+    @property
+    def uncompiled(self) -> dict[str, tuple[int, int]]:
+        """Selected sites of compiled code that ran uncompiled all the same, in how many of how many calls.
+
+        What `torch.compile` returns generates uncompiled; a break of the graph inside of a module, and more variants of
+        its code than ``torch._dynamo.config.recompile_limit``, make a compiler leave it to run as it is.
+        """
+        due = (n for n in self._watched if any(entry.covers(self._anatomy.sites[n].key) for entry in self._entries))
+        return self._observer.uncompiled(due)
 
     @property
     def fidelity(self) -> Fidelity:
@@ -288,40 +316,3 @@ class Recorder:
     def _check_open(self) -> None:
         if self._state != "open":
             raise AttnprobeError("the recording is not open; use this inside of the with block")
-
-
-def _refuse(model: nn.Module, anatomy: Anatomy, watched: Sequence[int]) -> None:
-    """Refuse at start what is known by then to have no exact weights."""
-    compiled = next(compiled_parts(model), None)
-    if compiled is not None:
-        raise UnsupportedModel(
-            f"{compiled or type(model).__name__} is compiled by torch.compile, which is not recorded yet; "
-            "record the plain model (a compiled one holds it as model._orig_mod)"
-        )
-    for number in watched:
-        on_registry = anatomy.sites[number].route == REGISTRY
-        implementation = str(implementation_of(anatomy.modules[number])) if on_registry else "sdpa"
-        if meaning_of(implementation) is None:
-            raise UnsupportedModel(unknown(implementation))
-
-
-def _check_way(to: Path | None, overwrite: bool, resume: bool, workers: tuple[int, int]) -> None:
-    """Refuse ways of starting a run that contradict each other."""
-    rank, world = workers
-    if not 0 <= rank < world:
-        raise SelectionError(f"workers={workers}: write (rank, number of workers), with 0 <= rank < number")
-    if resume and overwrite:
-        raise SelectionError("resume=True goes on with the run that is there, overwrite=True replaces it: choose one")
-    if world > 1 and not resume:
-        raise SelectionError("several workers write one run with resume=True: none can know who starts it")
-    if to is None and resume:
-        raise SelectionError('resume=True goes on with a run directory: say which, as in to="runs/corpus"')
-
-
-def _plain(data: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """What JSON makes of it, so that it can be compared with what a run holds."""
-    try:
-        found: dict[str, Any] | None = None if data is None else json.loads(json.dumps(dict(data)))
-    except (TypeError, ValueError) as error:
-        raise SelectionError(f"data= is kept as JSON, and this is none: {error}") from error
-    return found

@@ -96,6 +96,13 @@ def unknown(implementation: str) -> str:
     )
 
 
+def no_product(module: Any, extras: Mapping[str, Any]) -> str:
+    """Why what a function returns is no product of the weights and the values; empty where it is."""
+    if type(module).__name__ in RESCALING:
+        return "the model rescales what the kernel returns"
+    return "dropout was applied to the weights" if extras.get("dropout") else ""
+
+
 def registry_call(
     implementation: str,
     module: Any,

@@ -311,10 +311,3 @@ def _numbered(drafts: list[Site]) -> Iterator[Site]:
                 layers[n] = layer
     for site, layer in zip(drafts, layers, strict=True):
         yield replace(site, layer=layer)
-
-
-def compiled_parts(model: nn.Module) -> Iterator[str]:
-    """Names of the modules that ``torch.compile`` has replaced or marked (the model itself is ``""``)."""
-    for key, module in model.named_modules():
-        if hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None:
-            yield key

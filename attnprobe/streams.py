@@ -2,9 +2,12 @@
 
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
+from attnprobe import caching
 from attnprobe.arguments import ForwardInputs
+from attnprobe.errors import UnsupportedCall
 from attnprobe.lineage import Forward, Generation, Lineage
 from attnprobe.samples import MAIN, Growing
 from attnprobe.sites import Anatomy
@@ -18,6 +21,15 @@ class Pass:
     inputs: ForwardInputs
     generation: Generation | None
     forward: Forward | None = None
+
+
+@dataclass
+class Within:
+    """A call of compiled code that runs: the key cache that it was given, whether a pass took it, passes that ended."""
+
+    cache: caching.Before | None
+    taken: bool = False
+    ended: list[tuple[int, Pass]] = field(default_factory=list)
 
 
 class Streams:
@@ -36,6 +48,7 @@ class Streams:
         self.trackers = tuple(Tracker(stream.name, open_sample) for stream in anatomy.streams)
         self._sources = tuple(anatomy.source_of(number) for number in range(len(anatomy.streams)))
         self._passes: dict[tuple[int, int], Pass] = {}
+        self._within: dict[int, list[Within]] = {}
 
     def take(self, stream: int) -> Pass | None:
         """The pass that this thread runs, no more to be found."""
@@ -61,6 +74,56 @@ class Streams:
         own.forward = self.trackers[stream].begin(batch, count, inputs.cache, own.generation, inputs.window, encoder)
         own.forward.last = inputs.last
         return own.forward
+
+    # --- inside of compiled code, of which only tensors are seen -------------------------------------------------
+
+    def enter(self, cache: Any) -> None:
+        """Compiled code is entered by this thread, and given this key cache, or None."""
+        within = Within(None if cache is None else caching.Before(cache))
+        self._within.setdefault(threading.get_ident(), []).append(within)
+
+    def leave(self) -> list[tuple[int, Pass]]:
+        """It leaves it; the passes that ended inside, with their streams."""
+        return self._within[threading.get_ident()].pop().ended
+
+    def given_cache(self, stream: int, cached: bool) -> caching.Before | None:
+        """The key cache of a pass that begins in compiled code, which tells only whether there is one.
+
+        Raises
+        ------
+        UnsupportedCall
+            If which one it is cannot be known, or the pass is of one of two sequences, one for the other.
+        """
+        if self._sources[stream] is not None or self.feeds(stream):
+            raise UnsupportedCall(
+                "an encoder and its decoder run inside of compiled code, where it is not seen whose output is looked "
+                "at; compile their layers, not the whole: for layer in ...: layer.compile()"
+            )
+        if not cached:
+            return None
+        within = next(reversed(self._within.get(threading.get_ident(), ())), None)
+        if within is None or within.cache is None:
+            raise UnsupportedCall(
+                "the model goes on with a key cache inside of compiled code, and which cache is not seen; compile the "
+                "model or its layers, not a function around it, before recording starts, and record what torch.compile "
+                "returned; a generate that compiles by itself takes disable_compile=True"
+            )
+        if within.taken:
+            raise UnsupportedCall(
+                "compiled code runs several forward passes on one key cache; compile the model, not what runs it "
+                "several times"
+            )
+        within.taken = True
+        return within.cache
+
+    def end_within(self, stream: int, own: Pass) -> bool:
+        """A pass ended inside of compiled code; whether somebody waits for what that returns."""
+        within = next(reversed(self._within.get(threading.get_ident(), ())), None)
+        if within is not None:
+            within.ended.append((stream, own))
+        return within is not None
+
+    # -------------------------------------------------------------------------------------------------------------
 
     def feeds(self, stream: int) -> bool:
         """Whether another stream looks at this one."""

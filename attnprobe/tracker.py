@@ -38,7 +38,8 @@ class Tracker:
         UnsupportedCall
             If the batch changed while its cache grew, the cache was changed, or the tokens do not fit the window.
         """
-        lineage = self._of(cache) if cache is not None else None
+        held = caching.itself(cache)
+        lineage = self._of(held) if held is not None else None
         if lineage is not None and lineage.packed:
             raise UnsupportedCall("a cache of packed sequences cannot be gone on with; give each a row of its own")
         if lineage is not None and len(lineage.samples) != batch:
@@ -67,8 +68,8 @@ class Tracker:
             prompt = None if generation is None else generation.prompt_slots or count
             lineage = Lineage(samples, slots, self._name, prompt, generation, source=source if fits else None)
             self._lineages.append(lineage)
-        if cache is not None:
-            self._hold(lineage, cache)
+        if held is not None:
+            self._hold(lineage, held)
 
         def more(row: int) -> Growing:
             return self._open_sample(row, batch)

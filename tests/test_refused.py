@@ -82,27 +82,6 @@ def test_backends_that_have_no_known_meaning(model: Any, name: str) -> None:
         ap.record(model)
 
 
-def test_compiled_models(model: Any) -> None:
-    compiled = torch.compile(model, backend="eager")
-    with pytest.raises(ap.UnsupportedModel, match=r"torch\.compile.*_orig_mod"):
-        ap.record(compiled)
-    model.transformer.h[1].compile(backend="eager")
-    with pytest.raises(ap.UnsupportedModel, match=r"transformer\.h\.1 is compiled"):
-        ap.record(model)
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("unchecked")
-def test_a_compiled_function_around_the_model(model: Any) -> None:
-    @torch.compile(backend="eager")
-    def run(tokens: torch.Tensor) -> torch.Tensor:
-        return model(tokens, use_cache=False).logits
-
-    tokens = models.ids(1, 6)
-    with torch.no_grad(), pytest.raises(ap.UnsupportedModel, match="run it uncompiled"), ap.record(model):
-        run(tokens)
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [
