@@ -1,14 +1,17 @@
 """What becomes of samples: committed when they are whole, forgotten when a forward pass failed."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
+from torch import Tensor
+
 from attnprobe.copies import Copies
+from attnprobe.fields import Block, Field
 from attnprobe.keep import Kept
 from attnprobe.keepers import Keeper
 from attnprobe.lineage import Lineage
-from attnprobe.profiling import stage
+from attnprobe.profiling import carried, stage
 from attnprobe.samples import Growing
 from attnprobe.seen import refuse_empty
 from attnprobe.store.base import Writer
@@ -57,18 +60,34 @@ class Committer:
             self.copies.put([], partial(self._commit, lineage, sample), land=False)
         self.copies.land(wait=False)
 
+    def _write(self, lineage: Lineage, sample: Growing, last: Sequence[tuple[Field, Block]], *values: Tensor) -> None:
+        """Write what a sample ends with, on the host now, and commit it."""
+        if lineage.failed:
+            return
+        try:
+            for (field, block), value in zip(last, values, strict=True):
+                self.store.write(field, replace(block, values=value))
+        except BaseException:
+            self.store.discard(sample.index)
+            raise
+        self.store.commit(sample.finish(self.strings, self.text))
+
     def _commit(self, lineage: Lineage, sample: Growing) -> None:
         if lineage.failed:
             return
         if sample.kept:
             try:
                 with stage("measure"):
-                    for keeper in self.keepers:
-                        keeper.finish(sample)
+                    last = [one for keeper in self.keepers for one in keeper.finish(sample)]
             except BaseException:
                 self.store.discard(sample.index)
                 raise
-            self.store.commit(sample.finish(self.strings, self.text))
+            values = [block.values for _, block in last]
+            write = partial(self._write, lineage, sample, last)
+            if all(one.device.type == "cpu" for one in values):
+                write(*values)
+            else:  # in the queue like all else, so that a forward pass that ends a sample waits for nothing
+                self.copies.put(values, carried("write", write), land=False, aside=True)
             return
         self.numbers.free(sample.index)
         if sample.length and sample.called and not sample.paused:

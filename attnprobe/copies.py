@@ -39,11 +39,11 @@ class Copies:
     ) -> None:
         """Copy the tensors to the host and call ``then(*copies)``; CPU tensors are handed over as they are.
 
-        What has landed by then is called back, unless `land` is False. Copies run beside the model's work if `aside`:
-        of tensors that nobody writes to any more.
+        What has landed by then is called back, and the bound kept to, unless `land` is False, as within a call back.
+        Copies run beside the model's work if `aside`: of tensors that nobody writes to any more.
         """
         nbytes = sum(one.nbytes for one in tensors if one is not None and one.device.type != "cpu")
-        while self._flying and self._nbytes + nbytes > self._bound:  # first, so that its pinned memory can be had again
+        while land and self._flying and self._nbytes + nbytes > self._bound:  # first, so that pinned memory is there
             self._land_first()
         hosts: list[Tensor | None] = []
         events: list[Any] = []

@@ -20,6 +20,7 @@ WEIGHT_DTYPES = ("float32", "float16", "bfloat16", "log-uint8")
 MEASURE_DTYPES = ("float32", "float16", "bfloat16", "int32")
 MAP = ("query", "key")
 LARGEST_K = 4096  # of the largest weights of a row
+HUGE = 4 << 20  # bytes from which on NumPy asks for huge pages
 STATISTICS = ("mean", "std", "count")  # of a row measure over valid rows
 
 
@@ -190,7 +191,17 @@ class Block:
         """The same block in memory of its own: a small view would keep a whole tile alive, or pinned."""
         if self.values.untyped_storage().nbytes() == self.nbytes and not self.values.is_pinned():
             return self
-        return replace(self, values=self.values.clone())
+        return replace(self, values=_own(self.values))
+
+
+def _own(values: "torch.Tensor") -> "torch.Tensor":
+    """A copy; a large one in memory from NumPy, which asks for pages so large that few have to be made."""
+    import torch
+
+    if values.nbytes < HUGE:
+        return values.clone()
+    memory = torch.from_numpy(np.empty(values.nbytes, np.uint8)).view(values.dtype).view(values.shape)
+    return memory.copy_(values)
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,6 +1,6 @@
 """What becomes of a tile: a keeper for each kind of `keep` item writes what that item keeps of it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol, runtime_checkable
@@ -49,8 +49,8 @@ class Keeper(Protocol):
     ) -> bool:
         """Take these heads and rows of a call at once, without tiles, if that can be; whether it was."""
 
-    def finish(self, sample: Growing) -> None:
-        """Write what is known only now that the sample has ended."""
+    def finish(self, sample: Growing) -> Iterable[tuple[Field, Block]]:
+        """What is to be written now that the sample has ended, on whatever device it is."""
 
     def discard(self, sample: int) -> None:
         """Forget a sample."""
@@ -138,8 +138,9 @@ class _WeightsKeeper:
             self.take(forward, site, tile, tile.start + call.key_offset)
         return True
 
-    def finish(self, sample: Growing) -> None:
+    def finish(self, sample: Growing) -> Iterable[tuple[Field, Block]]:
         """All is written."""
+        return ()
 
     def discard(self, sample: int) -> None:
         """Nothing is held."""
@@ -208,8 +209,9 @@ class _TopKeeper:
         self._store.write(of_rest, Block(heads, rows, 0, rest[..., None]))
         sample.kept += values.numel()
 
-    def finish(self, sample: Growing) -> None:
+    def finish(self, sample: Growing) -> Iterable[tuple[Field, Block]]:
         """All is written."""
+        return ()
 
     def discard(self, sample: int) -> None:
         """Nothing is held."""
@@ -281,12 +283,12 @@ class _MeasuresKeeper:
             for of, block in found.blocks(field, values):
                 self._store.write(of, block)
 
-    def finish(self, sample: Growing) -> None:
-        """Write means, and what rows were folded into."""
+    def finish(self, sample: Growing) -> Iterable[tuple[Field, Block]]:
+        """Means, and what rows were folded into."""
         for site, measurer in self._held.pop(sample.index, {}).items():
             with stage("measure", site):
-                for field, block in measurer.finish(*(sample.sequence(n).length for n in (site.queries, site.keys))):
-                    self._store.write(field, block)
+                last = list(measurer.finish(*(sample.sequence(n).length for n in (site.queries, site.keys))))
+            yield from last
 
     def discard(self, sample: int) -> None:
         """Forget its states."""

@@ -316,7 +316,8 @@ def check_measures(
                 whole = found.setdefault(of.what, np.full((len(heads), length), absent, block.values.numpy().dtype))
                 whole[np.ix_(block.heads, list(block.rows))] = block.values[..., 0].numpy()
         for of, block in measurer.finish(length, length):
-            found[of.what] = block.values.numpy() if len(of.axes) == 2 else block.values[..., 0].numpy()
+            values = block.values.cpu().numpy()
+            found[of.what] = values if len(of.axes) == 2 else values[..., 0]
         expected = {one.name for one in chosen} | {
             f"{one.name}.mean" for one in chosen if one.measure.axes == ("query",)
         }

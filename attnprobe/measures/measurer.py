@@ -166,10 +166,10 @@ class Measurer:
             whole[:, rows.at] = new
 
     def finish(self, query_length: int, key_length: int) -> Iterator[tuple[Field, Block]]:
-        """What is written when the sample ends: means of row measures, and what rows were folded into."""
+        """What is written when the sample ends, on its device still: means of row measures, and folds."""
         heads = self._field.heads
         if self._moments is not None and self._rows is not None:
-            for one, values in zip(self._rows, self._moments.finalize().float().cpu(), strict=True):
+            for one, values in zip(self._rows, self._moments.finalize().float(), strict=True):
                 if one.measure.dtype == "float32":  # a mean of positions says nothing
                     of = replace(self._field, what=f"{one.name}.mean", axes=("statistic",), dtype="float32")
                     yield of, Block(heads, range(len(STATISTICS)), 0, values[..., None].clone())
@@ -189,7 +189,7 @@ class Measurer:
             if not found.numel():  # a source without a token: there is nothing to keep
                 continue
             of = replace(self._field, what=one.name, axes=tuple(axes), dtype=one.measure.dtype)
-            values = found.to("cpu", getattr(torch, of.dtype), copy=True).contiguous()
+            values = found.to(getattr(torch, of.dtype), copy=True).contiguous()
             values = values[..., None] if len(axes) == 1 else values
             yield of, Block(heads, range(values.shape[1]), 0, values)
         self._states.clear()
