@@ -109,7 +109,10 @@ def test_one_writer_may_use_a_name_twice(tmp_path: Path) -> None:
     [
         ({"model": {**MANIFEST.model, "config": "9"}}, r"of another model: config was '0123' and is '9'"),
         ({"model": {**MANIFEST.model, "name": "big"}}, "of another model: name was 'tiny' and is 'big'"),
-        ({"sites": MANIFEST.sites[:2]}, "of another model: sites was"),
+        (
+            {"sites": MANIFEST.sites[:2]},
+            r"of another model: sites has 2 where it had 3: sites\[2\] was \{'key'",
+        ),
         (
             {"sites": (replace(MANIFEST.sites[0], heads=9), *MANIFEST.sites[1:])},
             r"model: sites\[0\]: heads was 4 and is 9",
@@ -119,7 +122,7 @@ def test_one_writer_may_use_a_name_twice(tmp_path: Path) -> None:
             r"another selection: keep\[0\]: layers was 'all' and is '0'",
         ),
         ({"text": False}, "of another selection: text was True and is False"),
-        ({"data": {"column": "text"}}, r"of another data: data was None and is \{'column': 'text'\}"),
+        ({"data": {"column": "text"}}, r"of other data: data was None and is \{'column': 'text'\}"),
     ],
 )
 def test_a_run_of_something_else_is_not_gone_on_with(tmp_path: Path, change: dict[str, Any], words: str) -> None:
@@ -127,6 +130,41 @@ def test_a_run_of_something_else_is_not_gone_on_with(tmp_path: Path, change: dic
     with pytest.raises(StoreError, match=words):
         start(tmp_path / "run", replace(MANIFEST, **change))
     assert len(list((tmp_path / "run" / "journal").iterdir())) == 1
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ({"a": 1}, {}, "a was 1 and is not there;"),
+        ({}, {"a": 1}, "a was not there and is 1;"),
+        ({"a": None}, {"a": 1}, "a was None and is 1;"),
+        ({"a": {"b": {"c": 1, "d": 2}}}, {"a": {"b": {"c": 1, "d": 3}}}, "a: b: d was 2 and is 3;"),
+        ({"a": [{"b": 1}, {"b": 2}]}, {"a": [{"b": 1}, {"b": 3}]}, r"a\[1\]: b was 2 and is 3;"),
+        ({"a": [1, 2, 3]}, {"a": [1, 2]}, r"a has 2 where it had 3: a\[2\] was 3;"),
+        ({"a": [1]}, {"a": [2, 3]}, r"a has 2 where it had 1: a\[0\] was 1 and is 2;"),
+        (
+            {"a": "x" * 500 + "y" * 500},
+            {"a": "x" * 500 + "z" * 500},
+            r"a was \.{3}x{20}y{140}\.{3} and is \.{3}x{20}z{140}\.{3};",
+        ),
+        ({"a": "x" * 500}, {"a": "x" * 500 + "y"}, r"a was \.{3}x{20}' and is \.{3}x{20}y';"),
+        ({"rows": 3}, {"rows": 4}, "rows was 3 and is 4;"),
+    ],
+)
+def test_what_differs_is_shown_wherever_it_is(
+    tmp_path: Path, old: dict[str, Any], new: dict[str, Any], words: str
+) -> None:
+    same = {"same": list(range(100)), "also": {"x": 1}}
+    start(tmp_path / "run", replace(MANIFEST, data={**same, **old})).close()
+    with pytest.raises(StoreError, match=f"is of other data: {words}"):
+        start(tmp_path / "run", replace(MANIFEST, data={**same, **new}))
+
+
+def test_the_number_of_rows_is_no_matter_where_one_start_did_not_count_them(tmp_path: Path) -> None:
+    start(tmp_path / "run", replace(MANIFEST, data={"a": 1})).close()
+    start(tmp_path / "run", replace(MANIFEST, data={"a": 1, "rows": 4})).close()
+    start(tmp_path / "counted", replace(MANIFEST, data={"a": 1, "rows": 4})).close()
+    start(tmp_path / "counted", replace(MANIFEST, data={"a": 1})).close()
 
 
 def test_another_device_version_or_time_does_not_matter(tmp_path: Path) -> None:
@@ -456,7 +494,7 @@ def test_ways_of_starting_that_contradict_are_refused(options: dict[str, Any], w
 def test_what_a_run_is_of_is_kept(tmp_path: Path) -> None:
     record_texts(tmp_path / "run", TEXTS[:1], data={"texts": 3, "of": ["me", "you"]})
     assert ap.open(tmp_path / "run").manifest.data == {"texts": 3, "of": ["me", "you"]}
-    with pytest.raises(StoreError, match="of another data: texts was 3 and is 4"):
+    with pytest.raises(StoreError, match="of other data: texts was 3 and is 4"):
         record_texts(tmp_path / "run", TEXTS, data={"texts": 4, "of": ["me", "you"]})
 
 

@@ -10,6 +10,7 @@ from attnprobe.fields import Block, Field, Piece, Sample, Site
 from attnprobe.shapes import Shaped
 
 FORMAT = 4
+ROWS = "rows"  # in a manifest's data: the rows of the corpus
 READABLE = (1, 2, 3, 4)  # 1 had weights only, 2 no routes and a main sequence in every sample, 3 one writer
 
 
@@ -43,6 +44,12 @@ class Manifest:
     format: int = FORMAT
     text: bool = True
     data: Mapping[str, Any] | None = None
+
+
+def rows_of(manifest: Manifest, samples: int) -> str:
+    """How many rows of a corpus a run of so many samples lists: ``"6 of 12"``; empty where that is not known."""
+    rows = (manifest.data or {}).get(ROWS)
+    return f"{samples:,} of {rows:,}" if type(rows) is int and 0 <= samples <= rows else ""
 
 
 @runtime_checkable

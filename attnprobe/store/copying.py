@@ -15,11 +15,11 @@ from attnprobe.fidelity import FILE as FIDELITY
 from attnprobe.sizes import format_bytes
 from attnprobe.store import files
 from attnprobe.store.base import FORMAT
+from attnprobe.store.differing import differing
 from attnprobe.store.journal import whole_lines
 from attnprobe.store.listed import all_dropped, check_shards, journal_files, read_journals, unite
 from attnprobe.store.read_directory import read_manifest
 from attnprobe.store.shard_file import ShardFile
-from attnprobe.store.target import differing
 
 CHUNK = 4 << 20  # bytes that are read together
 _ADVICE = "see what else is wrong with attnprobe verify, and set it aside with --repair"
@@ -66,7 +66,7 @@ def merge_runs(paths: Sequence[Path], to: Path, progress: Progress | None = None
         difference = differing(first, manifest)
         if difference:
             raise StoreError(
-                f"{path} is of another {difference} (first in {paths[0]}, then in it); only runs of one model, "
+                f"{path} is of {difference} (first in {paths[0]}, then in it); only runs of one model, "
                 "selection and data are merged"
             )
     owner: dict[str, Path] = {}

@@ -3,22 +3,18 @@
 import contextlib
 import json
 import shutil
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from attnprobe.errors import CorruptRun, RunExists, StoreError
 from attnprobe.store import files
 from attnprobe.store.base import FORMAT, Manifest
+from attnprobe.store.differing import differing
 from attnprobe.store.layout import find_layout, name_some, read_loosely
 from attnprobe.store.validate import make_manifest
 from attnprobe.store.writers import refuse_living
 
 _PARTS = ("shards", "journal")
-# Of a model, what may differ between two starts of one run; so may its name, often a path, where these hashes agree.
-_FREE = ("device",)
-_HASHES = ("config_xxh3", "parameters_xxh3")
 
 
 class Target:
@@ -203,49 +199,4 @@ def refuse_another(path: Path, manifest: Manifest) -> None:
         )
     difference = differing(there, manifest)
     if difference:
-        raise StoreError(
-            f"{path} is of another {difference}; go on with what it was begun with, or record to another path"
-        )
-
-
-def differing(there: Mapping[str, Any], manifest: Manifest) -> str:
-    """In what a run's manifest differs from another: ``"model: name was 'a' and is 'b'"``; empty where it does not."""
-    asked = json.loads(json.dumps(asdict(manifest)))
-    for name, what in (
-        ("model", "model"),
-        ("sites", "model"),
-        ("keep", "selection"),
-        ("text", "selection"),
-        ("data", "data"),
-    ):
-        old, new = there.get(name), asked[name]
-        difference = _difference(name, old, new) if old != new else ""
-        if difference:
-            return f"{what}: {difference}"
-    return ""
-
-
-def _difference(name: str, old: Any, new: Any) -> str:
-    """What differs, in a few words; empty where it is nothing that matters."""
-    if isinstance(old, Mapping) and isinstance(new, Mapping):
-        free = () if name != "model" else (*_FREE, "name") if _is_one_model(old, new) else _FREE
-        for key in dict.fromkeys((*old, *new)):
-            if key not in free and old.get(key) != new.get(key):
-                return f"{key} was {_short(old.get(key))} and is {_short(new.get(key))}"
-        return ""
-    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
-        pairs = zip(old, new, strict=True)
-        number, (before, now) = next((n, pair) for n, pair in enumerate(pairs) if pair[0] != pair[1])
-        inner = _difference(name, before, now) or f"was {_short(before)} and is {_short(now)}"
-        return f"{name}[{number}]: {inner}"
-    return f"{name} was {_short(old)} and is {_short(new)}"
-
-
-def _is_one_model(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
-    """Whether two models agree in configuration and parameters, of which both tell."""
-    return all(old.get(one) is not None and old.get(one) == new.get(one) for one in _HASHES)
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
+        raise StoreError(f"{path} is of {difference}; go on with what it was begun with, or record to another path")
