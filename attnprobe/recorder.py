@@ -182,7 +182,8 @@ class Recorder:
         name = self._anatomy.streams[stream].name
         if forward.opening and name in self._planners:
             seen = () if inputs.source is None else ((SOURCE, inputs.source.shape[-1]),)
-            self._planners[name].check(Load(inputs.batch, inputs.count, 0, forward.start, seen, name))
+            load = Load(inputs.batch, inputs.count, 0, forward.start, seen, name)
+            self._planners[name].check(load, resumed=bool(self.done))
 
     @property
     def refused(self) -> dict[str, str]:

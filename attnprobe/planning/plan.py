@@ -142,13 +142,15 @@ class Plan:
         """Whether it fits what is free."""
         return not self.shortages
 
-    def check(self, command_line: bool = False) -> None:
+    def check(self, command_line: bool = False, resumed: bool = False) -> None:
         """Refuse what does not fit.
 
         Parameters
         ----------
         command_line
             Word the suggestions as options rather than as arguments.
+        resumed
+            Suggest no other selection: a run is gone on with, and takes none but its own.
 
         Raises
         ------
@@ -164,6 +166,9 @@ class Plan:
             f"{what} of {sites} {'site' if sites == 1 else 'sites'} and {samples}{self._tokens} do not fit: "
             f"{' and '.join(self.shortages)}"
         )
+        if resumed:
+            fewer = "" if self.batch == 1 else ", or run fewer samples together" + " (--batch)" * command_line
+            raise BudgetError(f"{message}; free some{fewer}, and go on: what the run lists is kept")
         found = [
             f"{one.options if command_line else one.code} ({format_bytes(one.nbytes)})" for one in self.suggestions
         ]

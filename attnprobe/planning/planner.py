@@ -194,8 +194,10 @@ class Planner:
 
     # --- the check of a recorder -------------------------------------------------------------------------------------
 
-    def check(self, load: Load) -> None:
+    def check(self, load: Load, resumed: bool = False) -> None:
         """Refuse what does not fit what is free now; quick where it fits by far.
+
+        Of a run that is gone on with (`resumed`), no other selection is suggested.
 
         Raises
         ------
@@ -205,7 +207,7 @@ class Planner:
         room, most = self._free(), self._limit.of(load)
         pairs = (room.host, most.host), (room.device, most.device), (room.disk, most.disk)
         if any(there is not None and taken is not None and taken > there for there, taken in pairs):
-            self.plan(load).check()
+            self.plan(load).check(resumed=resumed)
 
 
 def _words(item: Item) -> str:
