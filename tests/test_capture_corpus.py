@@ -235,7 +235,7 @@ def test_a_dataset_on_the_hub_is_gone_on_with_at_the_commit_of_its_start(
     refused(capture(tmp_path / "run", *options, "--dataset", "owner/other@test"), 2, "there is no file")
     refused(
         capture(tmp_path / "run", "--dataset", "owner/other:small@test", *options[2:]),
-        1, "of another data: name was 'owner/tales' and is 'owner/other'",
+        1, "of other data: name was 'owner/tales' and is 'owner/other'",
     )  # fmt: skip
 
 
@@ -284,7 +284,9 @@ def test_an_interrupt_keeps_what_is_whole_and_a_resume_does_the_rest(
     before = signal.getsignal(signal.SIGTERM)
     result = capture(tmp_path / "run", *options)
     assert result.exit_code == 130 and result.stdout == ""
-    assert "is kept; the same command with --resume goes on" in result.stderr
+    assert "is kept (6 of 12 rows); the same command with --resume goes on" in result.stderr
+    assert "rows      6 of 12 of the corpus\n" in call("info", tmp_path / "run").stdout
+    assert call("verify", tmp_path / "run").stderr == "note: 6 of 12 rows of the corpus are listed\n"
     assert signal.getsignal(signal.SIGTERM) is before
     whole = listed(tmp_path / "run")
     assert len(whole) == 6
@@ -293,6 +295,8 @@ def test_an_interrupt_keeps_what_is_whole_and_a_resume_does_the_rest(
     assert [batch for batch, _ in calls] == [3, 3, 3, 3, 3]
     monkeypatch.undo()
     assert listed(tmp_path / "run") == Counter({f"k{n}": 1 for n in range(12)})
+    assert "rows      12 of 12 of the corpus\n" in call("info", tmp_path / "run").stdout
+    assert call("verify", tmp_path / "run").stderr == ""
     for number, text in enumerate(TEXTS):
         np.testing.assert_allclose(ap.open(tmp_path / "run").sample(number).layer_array(1), alone(text), atol=1e-5)
 
@@ -339,9 +343,9 @@ def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["--layers", "1"], "of another selection: keep[0]: layers was '0' and is '1'"),
         (["--layers", "0", "--dtype", "float16"], "selection: keep[0]: dtype was 'float32' and is 'float16'"),
         (["--layers", "0", "--no-text"], "of another selection: text was True and is False"),
-        (["--layers", "0", "--column", "other"], "of another data: column was 'text' and is 'other'"),
-        (["--layers", "0", "--max-tokens", "9"], "of another data: max_tokens was None and is 9"),
-        (["--layers", "0", "--long", "skip"], "of another data: long was 'cut' and is 'skip'"),
+        (["--layers", "0", "--column", "other"], "of other data: column was 'text' and is 'other'"),
+        (["--layers", "0", "--max-tokens", "9"], "of other data: max_tokens was None and is 9"),
+        (["--layers", "0", "--long", "skip"], "of other data: long was 'cut' and is 'skip'"),
     ],
 )  # fmt: skip
 def test_a_run_of_something_else_is_not_gone_on_with(options: list[str], words: str, begun: Path) -> None:
@@ -356,8 +360,12 @@ def test_other_files_another_format_and_another_model_are_refused(begun: Path, t
     refused(
         capture(begun / "run", "--dataset", tmp_path / "texts.jsonl", *options),
         1,
-        "of another data: files was [{'name'",
+        f"of other data: files[0]: bytes was {(begun / 'texts.jsonl').stat().st_size} and is 14;",
     )
+    both = [begun / "texts.jsonl", tmp_path / "more.jsonl"]
+    both[1].write_text('{"text": "x"}\n')
+    words = "of other data: files has 2 where it had 1: files[1] is {'name': 'more.jsonl', 'bytes': 14"
+    refused(capture(begun / "run", "--dataset", both[0], "--dataset", both[1], *options), 1, words)
     model, tokenizer = demo.load()
     with torch.no_grad():
         model.transformer.wpe.weight += 1
@@ -470,6 +478,40 @@ def test_what_does_not_fit_ends_with_4(texts: Path, tmp_path: Path, monkeypatch:
     monkeypatch.setattr(free, "disk", lambda path: 1 << 20)
     refused(capture(tmp_path / "run", "--dataset", texts), 4, "do not fit", "of disk", "--keep topk:4")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.usefixtures("never_loaded")
+def test_a_resume_that_does_not_fit_names_no_selection_that_it_would_refuse(
+    begun: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from attnprobe.planning import free
+
+    monkeypatch.setattr(free, "disk", lambda path: 1 << 10)
+    options = ("--dataset", begun / "texts.jsonl", "--layers", "0", "--resume")
+    result = capture(begun / "run", *options)
+    refused(result, 4, "do not fit", "of disk", "free some, or run fewer samples together (--batch), and go on")
+    assert "--keep" not in result.stderr and "--queries" not in result.stderr and "nearest" not in result.stderr
+    result = capture(begun / "run", *options, "--batch", 1)
+    refused(result, 4, "; free some, and go on: what the run lists is kept")
+
+
+def test_a_recording_that_goes_on_and_does_not_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from attnprobe.planning import free
+
+    model, tokenizer = demo.load()
+    inputs = tokenizer(TEXTS[1], return_tensors="pt")
+
+    def run(to: str, name: str) -> None:
+        with ap.record(model, tokenizer, to=tmp_path / to, layers="0", resume=True) as rec, rec.sample(id=name):
+            model(**inputs, use_cache=False)
+
+    run("run", "a")
+    monkeypatch.setattr(free, "disk", lambda path: 1 << 10)
+    with pytest.raises(ap.BudgetError, match="; free some, and go on: what the run lists is kept$"):
+        run("run", "b")
+    with pytest.raises(ap.BudgetError, match="nothing near fits"):
+        run("new", "a")
+    assert [sample.id for sample in ap.open(tmp_path / "run").samples] == ["a"]
 
 
 @pytest.mark.usefixtures("never_loaded")

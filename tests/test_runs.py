@@ -239,7 +239,7 @@ def test_samples_without_a_name_get_numbers_of_their_own(tmp_path: Path) -> None
     [
         ({"model": {**MANIFEST.model, "name": "big"}}, "is of another model: name was 'tiny' and is 'big'"),
         ({"keep": ({**MANIFEST.keep[0], "layers": "0"},)}, "is of another selection: keep"),
-        ({"data": {"of": "me"}}, "is of another data: data was None and is"),
+        ({"data": {"of": "me"}}, "is of other data: data was None and is"),
     ],
 )
 def test_runs_of_something_else_are_not_united(run: Path, tmp_path: Path, change: dict[str, Any], words: str) -> None:
@@ -532,6 +532,85 @@ def test_info_tells_the_killed_from_the_living_and_from_those_of_other_machines(
     assert lines(tmp_path / "run")["writer"].startswith("0/1 killed, ")
     monkeypatch.setattr("attnprobe.store.writers.host", lambda: "another")
     assert [one["state"] for one in writers(tmp_path / "run")] == ["unknown"]
+
+
+def without_end(run: Path, writer: DirectoryWriter) -> None:
+    """End a writer as if it was killed."""
+    writer.close()
+    file = max((run / "journal").iterdir(), key=os.path.getmtime)
+    whole = file.read_bytes()
+    file.write_bytes(whole[: whole.rindex(b"\n", 0, -1) + 1])
+
+
+def test_info_tells_of_the_killed_whether_they_were_gone_on_with(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    for rank in (0, 1):  # one after the other, as workers start
+        writer = start(run, workers=(rank, 2))
+        put(writer, rank, f"{rank}")
+        without_end(run, writer)
+    assert [(one["state"], one["gone_on"]) for one in writers(run)] == [("killed", False)] * 2
+    again = start(run, workers=(1, 2))
+    put(again, 3, "3")
+    again.close()
+    assert [(one["state"], one["gone_on"]) for one in writers(run)] == [
+        ("killed", False),
+        ("killed", True),
+        ("ended", False),
+    ]
+    told = lines(run)
+    assert told["writer"].startswith("0/2 killed, ")
+    assert told["writers"] == "1 more, ended; 1 more, killed or copied, and gone on with"
+    alone = start(run)
+    put(alone, 4, "4")
+    alone.close()
+    told = lines(run)
+    assert "writer" not in told and told["writers"] == "2, ended; 2, killed or copied, and gone on with"
+
+
+def test_a_repair_goes_on_with_nobodys_work(run: Path) -> None:
+    without_end(run, start(run))
+    sorted((run / "shards").iterdir())[0].unlink()
+    repair(run)
+    assert [one["gone_on"] for one in writers(run)] == [False, False, False]
+    assert lines(run)["writer"].startswith("0/1 killed, ")
+
+
+def test_a_copy_of_a_run_that_is_being_written_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = tmp_path / "run"
+    done = start(run, workers=(1, 3))
+    put(done, 1, "b")
+    done.close()
+    without_end(run, start(run, workers=(2, 3)))
+    living = start(run, workers=(0, 3))
+    put(living, 0, "a", seed=1)
+    living.flush()
+    call("runs", "copy", run, tmp_path / "copy")
+    states = {(one["rank"], one["state"]) for one in writers(tmp_path / "copy")}
+    assert states == {(0, "copied"), (1, "ended"), (2, "killed")}
+    assert "0/3 copied while it was being written, 1 sample, " in call("info", tmp_path / "copy").stdout
+    assert ap.verify(tmp_path / "copy", repair=True).notes == []
+    again = start(tmp_path / "copy", workers=(0, 3))
+    put(again, 3, "c", seed=2)
+    again.close()
+    assert seeds(tmp_path / "copy").keys() == {"a", "b", "c"}
+    assert "copied while" not in call("info", tmp_path / "copy").stdout
+    living.close()
+    assert {one["state"] for one in writers(run)} == {"ended", "killed"}
+    call("runs", "copy", run, tmp_path / "whole")
+    assert content(tmp_path / "whole") == content(run)
+
+
+def test_a_copy_of_what_another_machine_writes_may_be_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    writer = start(tmp_path / "run")
+    put(writer, 0, "a")
+    without_end(tmp_path / "run", writer)
+    for module in ("writers.host", "journal.host", "copying.host"):
+        monkeypatch.setattr(f"attnprobe.store.{module}", lambda: "another")
+    with pytest.raises(StoreError, match="of another machine has not ended"):
+        delete_run(tmp_path / "run")
+    copy_run(tmp_path / "run", tmp_path / "copy")
+    assert [one["state"] for one in writers(tmp_path / "copy")] == ["copied"]
+    delete_run(tmp_path / "copy")
 
 
 def test_info_of_a_repaired_run_says_so(run: Path) -> None:

@@ -662,6 +662,28 @@ def test_two_attempts_at_one_sample_are_noted(tmp_path: Path) -> None:
     assert "the sample 'a' was recorded 2 times, and one of them is read" in report.notes
 
 
+@pytest.mark.parametrize(("count", "more"), [(2, ""), (3, ""), (4, " and 1 more"), (1234, " and 1,231 more")])
+def test_many_attempts_are_one_note(tmp_path: Path, count: int, more: str) -> None:
+    for _ in range(2):
+        writer = start(tmp_path / "run")
+        for index in range(count):
+            put(writer, index, f"s{index}")
+        writer.close()
+    # The first writer's are read.
+    named = ", ".join(f"'s{index}'" for index in range(min(count, 3)))
+    note = f"{count:,} samples were recorded more than once, and one of each is read: {named}{more}"
+    assert ap.verify(tmp_path / "run").notes == [note]
+
+
+def test_many_samples_of_one_name_are_noted_in_few_words(tmp_path: Path) -> None:
+    writer = start(tmp_path / "run")
+    for index in range(10):
+        put(writer, index, f"s{index // 2}")
+    writer.close()
+    notes = [f"2 samples are named 's{n}'" for n in range(3)]
+    assert ap.verify(tmp_path / "run").notes == [*notes, "2 more names are those of several samples"]
+
+
 @pytest.mark.slow
 def test_what_a_killed_writer_left_is_noted_and_no_fault(tmp_path: Path) -> None:
     process = killed(tmp_path / "run", wait="sys.stdin.readline()", listed=True)

@@ -16,9 +16,9 @@ from attnprobe.cli.models import Named, pick_device
 from attnprobe.cli.output import Output
 from attnprobe.cli.progress import bytes_on_disk, recording_rows, tell_fidelity
 from attnprobe.corpus import Batcher, Corpus, Piece, Tally, find_files, read_hub_name
-from attnprobe.errors import RecordingWarning, SelectionError
+from attnprobe.errors import RecordingWarning, SelectionError, StoreError
 from attnprobe.sizes import format_bytes
-from attnprobe.store.base import Manifest
+from attnprobe.store.base import ROWS, Manifest, rows_of
 from attnprobe.workers import Workers, find_workers
 
 if TYPE_CHECKING:  # it needs torch, which takes seconds to import
@@ -51,7 +51,13 @@ def capture_corpus(out: Output, job: Job) -> None:
             f"{named.name} is an encoder-decoder, whose decoder needs a text of its own; a corpus is recorded with a "
             "decoder or an encoder, and this one with record() in Python"
         )
-    data = {**corpus.describe(), "max_tokens": job.max_tokens, "long": job.long}
+    rows = corpus.whole()
+    data = {
+        **corpus.describe(),
+        "max_tokens": job.max_tokens,
+        "long": job.long,
+        **({} if rows is None else {ROWS: rows}),
+    }
     outline = named.outline()
     done = frozenset() if there is None else _listed(job, there, outline, data)
 
@@ -71,7 +77,7 @@ def capture_corpus(out: Output, job: Job) -> None:
 
     length = len(first[0].ids)
     expected = plan(outline, length, batch=len(first), to=job.run, keep=job.keep, budget=job.budget, device=device)
-    expected.check(command_line=True)
+    expected.check(command_line=True, resumed=there is not None)
     loaded = named.load(device)
     out.detail(f"{type(loaded).__name__} {job.model}, {str(loaded.dtype).removeprefix('torch.')} on {loaded.device}")
     recorder = record(
@@ -92,7 +98,7 @@ def capture_corpus(out: Output, job: Job) -> None:
             _run(loaded, named.tokenizer.pad_token_id or 0, recorder, chain([first], batches), tally, tell)
     except BaseException:
         if tally.recorded and (job.run / "manifest.json").is_file():
-            out.note(f"{who}what is listed in {job.run} is kept; the same command with --resume goes on")
+            out.note(f"{who}what is listed in {job.run} is kept{_rows(job)}; the same command with --resume goes on")
         raise
     seconds = time.perf_counter() - began
     out.note(
@@ -226,6 +232,18 @@ def _summary(tally: Tally) -> str:
     parts += [f"{tally.cut:,} cut"] if tally.cut else []
     parts += [f"left out: {_left_out(tally)}"] if tally.skipped else []
     return ", ".join(parts) or "none"
+
+
+def _rows(job: Job) -> str:
+    """How many rows a run lists, and of how many; nothing where that cannot be told."""
+    from attnprobe.store.read_directory import DirectoryReader
+
+    try:
+        reader = DirectoryReader(job.run)
+    except StoreError:
+        return ""
+    told = rows_of(reader.manifest, len(reader.samples))
+    return f" ({told} rows)" if told else ""
 
 
 def _left_out(tally: Tally) -> str:

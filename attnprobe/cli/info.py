@@ -15,11 +15,13 @@ from attnprobe.run import Run, open_run
 from attnprobe.show.prepare import printable
 from attnprobe.show.terminal import clip
 from attnprobe.sizes import format_bytes
+from attnprobe.store.base import rows_of
 from attnprobe.store.read_directory import DirectoryReader
-from attnprobe.store.writers import ENDED, Writing, find_writers
+from attnprobe.store.writers import COPIED, ENDED, Writing, find_writers
 
 LISTED = 20
 DATA = 400  # characters of what the samples are of
+_STATES = {COPIED: "copied while it was being written"}
 
 
 @click.command("info")
@@ -82,13 +84,15 @@ def _lines(path: Path, run: Run, out: Output) -> list[str]:
     rows.append(("versions", ", ".join(f"{name} {version}" for name, version in manifest.versions.items())))
     if manifest.data is not None:
         rows.append(("data", clip(json.dumps(dict(manifest.data), ensure_ascii=False), DATA)))
+    listed = rows_of(manifest, len(run.samples))
+    rows += [("rows", f"{listed} of the corpus")] if listed else []
     rows.append(("recorded", manifest.created))
     rows += _progress(_writers(run))
     lines = [str(path), repr(run), *(f"{name:<9} {value}" for name, value in rows)]
-    listed = list(run.samples[:LISTED])
-    lines += [f"sample {sample.id:<2} {_describe(sample, out.width)}" for sample in listed]
-    if len(run.samples) > len(listed):
-        lines.append(f"... and {len(run.samples) - len(listed):,} more samples (--json lists all)")
+    first = list(run.samples[:LISTED])
+    lines += [f"sample {sample.id:<2} {_describe(sample, out.width)}" for sample in first]
+    if len(run.samples) > len(first):
+        lines.append(f"... and {len(run.samples) - len(first):,} more samples (--json lists all)")
     return lines
 
 
@@ -98,14 +102,15 @@ def _writers(run: Run) -> list[Writing]:
 
 
 def _progress(writers: list[Writing]) -> list[tuple[str, str]]:
-    """How each writer is; of those that have ended, how many."""
+    """How each writer is; of those that have ended, or that a later one went on for, how many."""
     repairs = [one for one in writers if one.repaired]
     at_work = [one for one in writers if not one.repaired]
     rows = []
-    for one in (one for one in at_work if one.state != ENDED):
+    gone_on = [one for one in at_work if one.gone_on]
+    for one in (one for one in at_work if one.state != ENDED and one not in gone_on):
         ago = max(datetime.now(UTC) - datetime.fromisoformat(one.last), timedelta())
         words = [
-            f"{one.rank}/{one.world} {one.state}",
+            f"{one.rank}/{one.world} {_STATES.get(one.state, one.state)}",
             f"{one.samples:,} sample{'s' * (one.samples != 1)}, {format_bytes(one.nbytes)} listed",
             *([f"{format_bytes(one.unfinished)} unfinished"] if one.unfinished else []),
             f"started {one.started[:19]}",
@@ -113,10 +118,11 @@ def _progress(writers: list[Writing]) -> list[tuple[str, str]]:
         ]
         rows.append(("writer", ", ".join(words)))
     ended = sum(one.state == ENDED for one in at_work)
-    if rows and ended:
-        rows.append(("writers", f"{ended:,} more, ended"))
-    elif ended > 1:
-        rows.append(("writers", f"{ended:,}, ended"))
+    more = " more" if rows else ""
+    counts = [f"{ended:,}{more}, ended"] if ended > 1 or (ended and (more or gone_on)) else []
+    counts += [f"{len(gone_on):,}{more}, killed or copied, and gone on with"] if gone_on else []
+    if counts:
+        rows.append(("writers", "; ".join(counts)))
     if repairs:
         count = sum(one.repaired for one in repairs)
         rows.append(("repaired", f"{count:,} shard{'s were' if count != 1 else ' was'} set aside"))

@@ -51,9 +51,13 @@ class Corpus:
         """What the samples are of, as plain data. A run is gone on with the same; `limit` may be another."""
         return {**self.source.describe(), "column": self.column, "id_column": self.id_column}
 
+    def whole(self) -> int | None:
+        """Number of rows, those beyond `limit` too, where that is cheap to know, else None."""
+        return self.source.count() if isinstance(self.source, Files) else None
+
     def count(self, workers: Workers | None = None) -> int | None:
         """Number of this worker's rows where that is cheap to know, else None."""
-        found = self.source.count() if isinstance(self.source, Files) else None
+        found = self.whole()
         if found is None:
             return None
         return len((workers or Workers()).share(0, found if self.limit is None else min(found, self.limit)))

@@ -16,7 +16,7 @@ from attnprobe.sizes import format_bytes
 from attnprobe.store import files
 from attnprobe.store.base import FORMAT
 from attnprobe.store.differing import differing
-from attnprobe.store.journal import whole_lines
+from attnprobe.store.journal import host, is_live, make_line, now, parse_line, whole_lines
 from attnprobe.store.listed import all_dropped, check_shards, journal_files, read_journals, unite
 from attnprobe.store.read_directory import read_manifest
 from attnprobe.store.shard_file import ShardFile
@@ -99,7 +99,7 @@ def _copy(paths: Sequence[Path], to: Path, progress: Progress | None) -> None:
         source: dict[str, Path] = {}
         for path in paths:
             for file in journal_files(path):
-                files.write_whole(new / "journal" / file.name, whole_lines(file))
+                files.write_whole(new / "journal" / file.name, _copy_lines(file))
                 source[file.name] = path
         listed = unite(read_journals(new))  # as it was when it was copied: somebody may be writing
         dropped = all_dropped(listed.journals)
@@ -124,6 +124,23 @@ def _copy(paths: Sequence[Path], to: Path, progress: Progress | None) -> None:
                 with _there(paths[0] / name) as text:
                     if text is not None:
                         files.write_whole(new / name, text)
+
+
+def _copy_lines(path: Path) -> bytes:
+    """A journal's whole lines. Where its writer may go on, one more says that this copy ends here."""
+    living = is_live(path)  # before its lines are read: it may end meanwhile
+    text = whole_lines(path)
+    lines = text.splitlines(keepends=True)
+    try:
+        first, last = parse_line(lines[0]), parse_line(lines[-1])
+    except (ValueError, RecursionError, IndexError):  # who reads it says so
+        return text
+    writer = first.get("writer")
+    if "ended" in last or not isinstance(writer, dict):
+        return text
+    if living or writer.get("host", host()) != host():  # which cannot be asked
+        text += make_line({"ended": now(), "copied": True})
+    return text
 
 
 @contextmanager

@@ -56,8 +56,7 @@ class Journal:
         """Append a record and make it durable; where that fails, nothing of it stays to spoil what comes after."""
         if self.unsure:
             raise OSError(errno.EIO, "a line before it could be neither written nor taken back")
-        text = json.dumps(record, separators=(",", ":"), allow_nan=False).encode()
-        line = b"%08x %s\n" % (zlib.crc32(text), text)
+        line = make_line(record)
         try:
             files.write(self._file, memoryview(line), self._end)
             files.sync(self._file)
@@ -73,6 +72,12 @@ class Journal:
     def close(self) -> None:
         """Let go of the file, and of the mark."""
         files.close(self._file)
+
+
+def make_line(record: dict[str, Any]) -> bytes:
+    """A record as a line, with its checksum."""
+    text = json.dumps(record, separators=(",", ":"), allow_nan=False).encode()
+    return b"%08x %s\n" % (zlib.crc32(text), text)
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:

@@ -54,6 +54,8 @@ class Journalled:
         When the writer began and ended, UTC, ISO 8601; empty where it is not told. One that was killed has no end.
     rank, world
         Which of how many it was.
+    copied
+        Whether this is a copy that was made before it had ended; `ended` is when that was.
     host
         Its machine, as `journal.host` has it.
     shards
@@ -71,6 +73,7 @@ class Journalled:
     path: Path
     started: str = ""
     ended: str = ""
+    copied: bool = False
     rank: int = 0
     world: int = 1
     host: str = ""
@@ -123,6 +126,7 @@ def _take(found: Journalled, line: Mapping[str, Any]) -> None:
         found.host = _date(writer.get("host", ""))
     if "ended" in line:
         found.ended = _date(line["ended"])
+        found.copied = line.get("copied") is True
     if "fidelity" in line:
         found.fidelity = dict(line["fidelity"])
     for name in line.get("dropped", ()):

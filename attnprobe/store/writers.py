@@ -11,7 +11,7 @@ from attnprobe.store.journal import host, is_live
 from attnprobe.store.leftovers import SHARD
 from attnprobe.store.listed import Journalled, all_shards, journal_files
 
-ENDED, LIVING, KILLED, UNKNOWN = "ended", "living", "killed", "unknown"
+ENDED, LIVING, KILLED, UNKNOWN, COPIED = "ended", "living", "killed", "unknown", "copied"
 
 
 @dataclass(frozen=True)
@@ -23,8 +23,8 @@ class Writing:
     writer, rank, world
         Its id; which of how many workers it is.
     state
-        ``"ended"``, ``"living"``, ``"killed"``, or ``"unknown"``: on another machine, which cannot be asked, and
-        without an end.
+        ``"ended"``, ``"living"``, ``"killed"``; ``"unknown"``: on another machine, which cannot be asked, and without
+        an end; ``"copied"``: the run is a copy that was made before it had ended.
     started, last
         When it began, and when it last wrote something, UTC, ISO 8601.
     samples, nbytes
@@ -33,6 +33,9 @@ class Writing:
         Bytes of its shards that are not listed yet.
     repaired
         Shards that it has set aside, where it is a repair.
+    gone_on
+        Of one that was killed or copied, whether a later writer did what it had left: one in its place, or of another
+        number of workers.
     """
 
     writer: str
@@ -45,6 +48,7 @@ class Writing:
     nbytes: int
     unfinished: int
     repaired: int = 0
+    gone_on: bool = False
 
 
 def find_writers(path: Path, journals: Sequence[Journalled]) -> list[Writing]:
@@ -61,22 +65,30 @@ def find_writers(path: Path, journals: Sequence[Journalled]) -> list[Writing]:
         if not one.started:
             continue
         own = loose.get(one.writer, [])
+        state = COPIED if one.copied else state_of(one.path, one.ended, one.host)
         last = max([_stat(one.path)[1], *(changed for _, changed in own)])
         found.append(
             Writing(
                 one.writer,
                 one.rank,
                 one.world,
-                state_of(one.path, one.ended, one.host),
+                state,
                 one.started,
                 datetime.fromtimestamp(last, UTC).isoformat(timespec="seconds"),
                 len(one.samples),
                 sum(one.shards.values()),
                 sum(size for size, _ in own),
                 len(one.dropped),
+                state in (KILLED, COPIED) and any(_goes_on(later, one) for later in journals),
             )
         )
     return found
+
+
+def _goes_on(later: Journalled, one: Journalled) -> bool:
+    """Whether a writer started later to do what another had left; those of the same workers start together."""
+    in_place = later.world != one.world or later.rank == one.rank
+    return later.started > one.started and in_place and not later.dropped
 
 
 def _stat(path: Path) -> tuple[int, float]:

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from attnprobe.errors import CorruptRun
-from attnprobe.store.base import Manifest
+from attnprobe.store.base import ROWS, Manifest, rows_of
 from attnprobe.store.journal import host, is_live
 from attnprobe.store.leftovers import SHARD
 from attnprobe.store.listed import Journalled, Listed, all_shards, shards_of, unite
@@ -20,6 +20,7 @@ from attnprobe.verifying.shards import ShardCheck
 from attnprobe.verifying.wanted import KNOWS_SINKS, Checks, tensors_of
 
 THREADS = 4
+NAMED = 3  # samples that a note names
 Progress = Callable[[int, int], None]  # bytes that were read, and that there are
 
 
@@ -67,6 +68,9 @@ def check_run(path: Path, progress: Progress | None = None) -> tuple[Report, Jou
             report.counts.add(part.counts)
             report.findings += part.findings
     report.notes += [*journals.notes, *_note_twice(listed, journals), *_note_others(path, journals)]
+    rows = rows_of(manifest, len(listed.records))
+    if rows and manifest.data is not None and len(listed.records) < manifest.data[ROWS]:
+        report.notes.append(f"{rows} rows of the corpus are listed")
     if manifest.format < KNOWS_SINKS:
         report.notes.append(
             f"format {manifest.format} does not tell which maps are causal and which models have a learned sink: rows "
@@ -115,12 +119,15 @@ def _note_twice(listed: Listed, journals: Journals) -> list[str]:
     """Named samples of which there are several."""
     named = Counter(record.id for one in journals.whole for record in one.samples if record.named)
     read = Counter(record.id for record, _ in listed.records.values() if record.named)
-    notes = []
-    for name, count in named.items():
-        if read[name] > 1:
-            notes.append(f"{read[name]} samples are named {name!r}")
-        elif count > 1 and read[name]:
-            notes.append(f"the sample {name!r} was recorded {count} times, and one of them is read")
+    notes = [f"{count} samples are named {name!r}" for name, count in read.items() if count > 1]
+    if len(notes) > NAMED:
+        notes[NAMED:] = [f"{len(notes) - NAMED:,} more names are those of several samples"]
+    again = [name for name, count in named.items() if count > 1 and read[name] == 1]
+    if len(again) == 1:
+        notes.append(f"the sample {again[0]!r} was recorded {named[again[0]]} times, and one of them is read")
+    elif again:
+        first = ", ".join(map(repr, again[:NAMED])) + (f" and {len(again) - NAMED:,} more" * (len(again) > NAMED))
+        notes.append(f"{len(again):,} samples were recorded more than once, and one of each is read: {first}")
     return notes
 
 
