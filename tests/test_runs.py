@@ -166,9 +166,38 @@ def test_a_disk_that_fails_leaves_nothing(run: Path, tmp_path: Path, monkeypatch
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(files, "sync", full)
-    with pytest.raises(StoreError, match="cannot write .*copy: No space left on device"):
+    state = "nothing of the copy is left; what was to be copied is as it was"
+    with pytest.raises(StoreError, match=f"cannot copy to .*copy: No space left on device; {state}"):
         copy_run(run, tmp_path / "copy")
     assert os.listdir(tmp_path) == ["run"]
+
+
+def test_a_copy_where_nothing_can_be_made_names_the_path(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read_only(path: Any, *_: Any) -> None:
+        raise OSError(30, "Read-only file system", str(path))
+
+    monkeypatch.setattr(files.os, "mkdir", read_only)
+    with pytest.raises(
+        StoreError, match=rf"Read-only file system \({tmp_path / 'disk'}\); nothing of the copy is left"
+    ):
+        copy_run(run, tmp_path / "disk" / "copy")
+
+
+def test_a_copy_that_cannot_be_taken_back_says_where_it_is(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "sync", fail)
+        patch.setattr(shutil, "rmtree", lambda *_, **__: None)
+        with pytest.raises(StoreError, match="what was copied could not be removed, delete ") as error:
+            copy_run(run, tmp_path / "copy")
+    (left,) = (path for path in tmp_path.iterdir() if path != run)
+    assert f"delete {left};" in str(error.value)
 
 
 @pytest.mark.slow
@@ -432,6 +461,9 @@ def test_a_run_whose_manifest_is_damaged(run: Path, tmp_path: Path, text: str) -
     if '"' not in text:  # that any other command would write
         told = call("info", run)
         assert told.exit_code == 1 and f"runs delete {run} deletes what is there" in told.stderr
+        told = call("verify", run, "--repair")
+        assert told.exit_code == 3 and f"runs delete {run} deletes what is there" in told.stdout
+        assert "nothing is repaired: no manifest can be made of what is there" in told.stdout
         make(tmp_path / "elsewhere", {})
         shutil.copy(tmp_path / "elsewhere" / "manifest.json", run / "manifest.json")
         assert seeds(run) == {"a": 1, "b": 2, "c": 3}

@@ -749,6 +749,30 @@ def break_header(shard: Path) -> None:
     shard.write_bytes(b"\0" + shard.read_bytes()[1:])
 
 
+@pytest.mark.parametrize("fails", ["mkdir", "open", "rename"])
+def test_a_repair_that_the_disk_refuses_says_how_far_it_came(
+    corpus: Path, fails: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad = min((corpus / "shards").iterdir())
+    flip(bad)
+    before = {path: path.read_bytes() for path in corpus.rglob("*") if path.is_file()}
+    call = getattr(os, fails)
+
+    def read_only(path: Any, *arguments: Any, **options: Any) -> Any:
+        if fails == "open" and not arguments[0] & os.O_CREAT:
+            return call(path, *arguments, **options)
+        raise OSError(30, "Read-only file system", str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, fails, read_only)
+        with pytest.raises(StoreError, match=rf"cannot repair {corpus}: Read-only file system \(") as error:
+            ap.verify(corpus, repair=True)
+    unchanged = {path: path.read_bytes() for path in corpus.rglob("*") if path.is_file()} == before
+    assert unchanged == ("the run is as it was; repair it again" in str(error.value)) == (fails == "open")
+    assert unchanged or "a part is done" in str(error.value)
+    assert ap.verify(corpus, repair=True).ok and ap.verify(corpus).ok
+
+
 @pytest.mark.parametrize("damage", [flip, cut_short, break_header, Path.unlink])
 def test_a_resume_redoes_exactly_what_a_repair_set_aside(corpus: Path, damage: Callable[[Path], None]) -> None:
     before, owner = maps(corpus), samples_by_shard(corpus)

@@ -46,7 +46,9 @@ def command(out: Output, run: Path, repair: bool, force: bool) -> None:
     lines += report.aside[:PRINTED]
     if len(report.aside) > PRINTED:
         lines.append(f"... and {len(report.aside) - PRINTED:,} more set aside (--json lists all)")
-    if repair and report.left:
+    if repair and any(one.problem == "manifest" for one in report.left):
+        lines.append("nothing is repaired: no manifest can be made of what is there")
+    elif repair and report.left:
         lines.append(f"{len(report.left):,} of these are left: no repair sets right what was recorded so")
     for note in report.notes:
         out.note(f"note: {note}")

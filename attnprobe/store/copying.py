@@ -1,6 +1,7 @@
 """Runs copied and united: every byte is compared with its checksum on the way, and the new run appears whole or not."""
 
 import json
+import os
 import secrets
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -95,7 +96,7 @@ def _copy(paths: Sequence[Path], to: Path, progress: Progress | None) -> None:
     for path in paths:
         if path.resolve() in to.resolve().parents:
             raise SelectionError(f"{to} lies inside of the run {path}; choose a path outside of it")
-    with files.explained(to), _appearing(to) as new:
+    with _appearing(to) as new:
         source: dict[str, Path] = {}
         for path in paths:
             for file in journal_files(path):
@@ -160,11 +161,11 @@ def _appearing(to: Path) -> Iterator[Path]:
     """A directory of a run's parts that is called `to` once all in it is durable, and is gone where that fails."""
     if to.is_symlink() or (to.exists() and not (to.is_dir() and not any(to.iterdir()))):
         raise RunExists(f"{to} exists already; choose another path")
-    for directory in reversed(to.parents):
-        if not directory.exists():
-            files.make_directory(directory)
     new = to.with_name(f".{to.name}.{secrets.token_hex(4)}.partial")
     try:
+        for directory in reversed(to.parents):
+            if not directory.exists():
+                files.make_directory(directory)
         for directory in (new, new / "shards", new / "journal"):
             files.make_directory(directory)
         yield new
@@ -175,8 +176,14 @@ def _appearing(to: Path) -> Iterator[Path]:
         except OSError as error:
             raise RunExists(f"{to} was made meanwhile ({error.strerror}); choose another path") from error
         files.sync_directory(to.parent)
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(new, ignore_errors=True)
+        if isinstance(error, OSError) and not isinstance(error, StoreError):
+            there = os.path.lexists(new)
+            state = f"what was copied could not be removed, delete {new}" if there else "nothing of the copy is left"
+            raise StoreError(
+                f"cannot copy to {to}: {files.words_of(error)}; {state}; what was to be copied is as it was"
+            ) from error
         raise
 
 

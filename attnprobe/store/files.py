@@ -33,6 +33,11 @@ class explained:
             ) from error
 
 
+def words_of(error: OSError) -> str:
+    """What went wrong, and with which file where the system tells that."""
+    return f"{error.strerror or error}" + (f" ({error.filename})" if error.filename and error.strerror else "")
+
+
 def create(path: Path) -> int:
     """Make a file that is not there, and open it."""
     return os.open(path, _NEW, 0o666)

@@ -10,6 +10,7 @@ import secrets
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from attnprobe.errors import StoreError
 from attnprobe.store import files
 from attnprobe.store.journal import Journal, host, now
 from attnprobe.store.leftovers import SHARD, find_leftovers
@@ -39,8 +40,7 @@ def repair_run(path: Path, journals: Journals, findings: Sequence[Finding], forc
         If somebody may still write the run, or it cannot be written.
     """
     refuse_living(path, journals.whole, "repaired", force)
-    with files.explained(path):
-        mover = _Mover(path)
+    with _Mover(path) as mover:
         damaged, drop = set(journals.bad), set[str]()
         drop |= {one.file.removeprefix("shards/") for one in findings if one.problem not in RECORDED}
         drop |= journals.unhashed
@@ -99,12 +99,26 @@ def _shards_without_journal(path: Path) -> Iterable[str]:
 
 
 class _Mover:
-    """Moves files of a run to its ``aside/``, durably."""
+    """Moves files of a run to its ``aside/``, durably. Where the disk refuses it, the error says how far it came."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._aside = path / ASIDE
+        self._changed = False
         self.done: list[str] = []
+
+    def __enter__(self) -> "_Mover":
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if not isinstance(error, OSError) or isinstance(error, StoreError):
+            return
+        state = "the run is as it was"
+        if self._changed:
+            state = f"a part is done, what it took off the list lies in {self._aside} or is still in its place"
+        raise StoreError(
+            f"cannot repair {self._path}: {files.words_of(error)}; {state}; repair it again once it can be written"
+        ) from error
 
     def _free(self, name: str) -> Path:
         files.make_directory(self._aside)
@@ -117,6 +131,7 @@ class _Mover:
             return
         to = self._free(file.name)
         files.rename(file, to)
+        self._changed = True
         files.sync_directory(to.parent)
         files.sync_directory(file.parent)
         self.done.append(f"{file.relative_to(self._path)} is set aside as {to.relative_to(self._path)}")
@@ -124,6 +139,7 @@ class _Mover:
     def remove(self, file: Path) -> None:
         """Remove a file."""
         files.remove(file)
+        self._changed = True
         self.done.append(f"{file.relative_to(self._path)}, which no journal lists, is removed")
 
     def cut(self, journal: Path, offset: int) -> None:
@@ -137,6 +153,7 @@ class _Mover:
         file = os.open(journal, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
             files.truncate(file, offset)
+            self._changed = True
             files.sync(file)
         finally:
             files.close(file)
@@ -150,6 +167,7 @@ class _Mover:
         journal = Journal(self._path / "journal" / f"{secrets.token_hex(4)}.jsonl", {"writer": start})
         try:
             journal.append({"dropped": list(shards)})
+            self._changed = True
             journal.append({"ended": now()})
         finally:
             journal.close()
