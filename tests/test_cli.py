@@ -31,6 +31,7 @@ import attnprobe as ap
 from attnprobe import demo
 from attnprobe.cli import main
 from attnprobe.cli.output import exit_code
+from attnprobe.sizes import format_bytes
 
 ROOT = Path(__file__).parents[1]
 SENTENCE = "Maia is a cute little baby who likes to explore her world!"
@@ -124,6 +125,8 @@ def test_capture_json_is_one_document_of_numbers(model: Path, tmp_path: Path, id
     record = json.loads(result.stdout)
     assert record.pop("seconds") > 0
     assert record.pop("bytes") == ap.open(tmp_path / "run").nbytes
+    shards = sum(file.stat().st_size for file in (tmp_path / "run" / "shards").iterdir())
+    assert record.pop("bytes_on_disk") == shards
     fidelity = record.pop("fidelity")
     assert fidelity["off"] == [] and 0 <= fidelity["worst"] < 1e-5
     length = ids.shape[1]
@@ -361,6 +364,23 @@ def test_info_says_what_a_run_holds(run: Path, ids: torch.Tensor) -> None:
     assert repr(ap.open(run)) in result.stdout
     for word in ("GPT2LMHeadModel", "sdpa", "2 self-attention", f"{ids.shape[1]} tokens", "Maia is", torch.__version__):
         assert word in result.stdout
+
+
+def test_capture_and_info_say_how_large_values_and_files_are(model: Path, tmp_path: Path) -> None:
+    said = call("capture", model, "--text", SENTENCE, "-o", tmp_path / "run").stderr
+    shards = sum(file.stat().st_size for file in (tmp_path / "run" / "shards").iterdir())
+    size = f"{format_bytes(ap.open(tmp_path / 'run').nbytes)} of values, {format_bytes(shards)} on disk"
+    assert f" tokens/s, {size}\n" in said
+    assert f"size      {size}\n" in call("info", tmp_path / "run").stdout
+    assert json.loads(call("info", tmp_path / "run", "--json").stdout)["bytes_on_disk"] == shards
+
+
+def test_measures_of_a_short_text_are_noted_before_they_are_recorded(model: Path, tmp_path: Path) -> None:
+    result = call("capture", model, "--text", SENTENCE, "-o", tmp_path / "run", "--keep", "measures")
+    assert result.exit_code == 0 and "more than the weights themselves (" in result.stderr.splitlines()[0]
+    result = call("plan", model, "--tokens", 20, "--keep", "measures")
+    assert result.stderr.startswith("note: of 20 tokens, ") and result.exit_code == 0
+    assert call("plan", model, "--tokens", 20, "--keep", "weights").stderr == ""
 
 
 def test_info_json_has_all_of_it(run: Path, ids: torch.Tensor) -> None:

@@ -23,6 +23,7 @@ from attnprobe.measures import SampleRows, row_measure
 from attnprobe.planning import Load, Planner, Room, free, kept
 from attnprobe.planning.joined import Joining, Outline
 from attnprobe.sites import find_sites
+from attnprobe.sizes import format_bytes
 from attnprobe.store.join import RowJoiner
 
 MIB = 1 << 20
@@ -552,3 +553,30 @@ def test_the_command_refuses(options: list[Any], code: int, words: str) -> None:
     result = call("demo", *options)
     assert (result.exit_code, result.stdout) == (code, "")
     assert words in result.stderr and result.stderr.startswith("error: ")
+
+
+# --- notes ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("tokens", [10, 64, 256, 257, 600])
+@pytest.mark.parametrize("options", [{}, {"heads": "L0H1"}, {"queries": "-9:"}])
+def test_measures_that_take_more_than_their_weights_are_noted(tokens: int, options: dict[str, Any]) -> None:
+    model = models.gpt2(n_positions=1024)
+    plan = ap.plan(model, tokens, keep=[ap.Measures(**options)])
+    weights = ap.plan(model, tokens, keep=[ap.Weights(**options, pyramid=False)])
+    more = plan.nbytes > weights.nbytes
+    assert len(plan.notes) == more == (repr(plan).count("\nnote: ") == 1)
+    assert more == (tokens <= 256 or "queries" in options)
+    if more:
+        assert f"more than the weights themselves ({format_bytes(weights.nbytes)} in float32)" in plan.notes[0]
+        others = [one.name for one in ap.Measures().chosen if not one.name.startswith("pooled")]
+        names = [f"{one}.mean" if one in ("duplicate", "induction", "local_mass(64)") else one for one in others]
+        less = ap.plan(model, tokens, keep=[ap.Measures(**options, names=names)])
+        assert less.nbytes < plan.nbytes and "without their pooled maps they take" in plan.notes[0]
+    assert plan.to_dict()["notes"] == list(plan.notes)
+
+
+def test_measures_that_have_no_pooled_map_are_told_to_be_fewer() -> None:
+    (note,) = ap.plan(models.gpt2(), 2, keep=[ap.Measures(names="means")]).notes
+    assert note.endswith("keep these, or name fewer")
+    assert ap.plan(models.gpt2(), 60, keep=[ap.Measures(names="means"), ap.Weights(), ap.TopK()]).notes == ()

@@ -16,9 +16,9 @@ from attnprobe.cli.keeping import read_keep, selecting
 from attnprobe.cli.models import Named, pick_device
 from attnprobe.cli.output import Output
 from attnprobe.cli.output import command as shared
-from attnprobe.cli.progress import Streamer, bytes_on_disk, recording, tell_fidelity
+from attnprobe.cli.progress import Streamer, bytes_on_disk, describe_size, recording, tell_fidelity
 from attnprobe.errors import RecordingWarning, SelectionError
-from attnprobe.sizes import format_bytes, parse_bytes
+from attnprobe.sizes import parse_bytes
 
 if TYPE_CHECKING:  # it needs torch, which takes seconds to import
     from attnprobe.recorder import Recorder
@@ -89,6 +89,8 @@ def command(
 
     expected = plan(named.outline(), ids, generate=generate or 0, to=run, keep=keep, budget=budget, device=where)
     expected.check(command_line=True)
+    for note in expected.notes:
+        out.note(f"note: {note}")
     loaded = named.load(where)
     out.detail(f"{type(loaded).__name__} {model}, {str(loaded.dtype).removeprefix('torch.')} on {loaded.device}")
 
@@ -101,8 +103,9 @@ def command(
 
     found = recorder.run
     size = figures(found)
-    rate, written = size["tokens"] / seconds, format_bytes(bytes_on_disk(run))
-    out.note(f"recorded {size['tokens']:,} tokens in {seconds:.1f} s: {rate:,.0f} tokens/s, {written} on disk")
+    size["bytes_on_disk"] = bytes_on_disk(run)
+    rate, written = size["tokens"] / seconds, describe_size(size["bytes"], size["bytes_on_disk"])
+    out.note(f"recorded {size['tokens']:,} tokens in {seconds:.1f} s: {rate:,.0f} tokens/s, {written}")
     told = tell_fidelity(out, recorder)
     out.data({"path": str(run), **size, "seconds": round(seconds, 3), "fidelity": told}, str(run), repr(found))
 

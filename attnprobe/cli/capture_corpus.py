@@ -78,6 +78,8 @@ def capture_corpus(out: Output, job: Job) -> None:
     length = len(first[0].ids)
     expected = plan(outline, length, batch=len(first), to=job.run, keep=job.keep, budget=job.budget, device=device)
     expected.check(command_line=True, resumed=there is not None)
+    for note in expected.notes if there is None else ():
+        out.note(f"note: {note}")
     loaded = named.load(device)
     out.detail(f"{type(loaded).__name__} {job.model}, {str(loaded.dtype).removeprefix('torch.')} on {loaded.device}")
     recorder = record(

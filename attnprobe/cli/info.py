@@ -10,6 +10,7 @@ import click
 
 from attnprobe.cli.output import Output
 from attnprobe.cli.output import command as shared
+from attnprobe.cli.progress import bytes_on_disk, describe_size
 from attnprobe.fields import Sample, Site
 from attnprobe.run import Run, open_run
 from attnprobe.show.prepare import printable
@@ -58,6 +59,7 @@ def _record(path: Path, run: Run) -> dict[str, Any]:
     return {
         "path": str(path),
         **figures(run),
+        "bytes_on_disk": bytes_on_disk(path),
         "model": dict(manifest.model),
         "sites": [vars(site) for site in run.sites],
         "keep": [dict(kept) for kept in manifest.keep],
@@ -84,6 +86,7 @@ def _lines(path: Path, run: Run, out: Output) -> list[str]:
     rows.append(("versions", ", ".join(f"{name} {version}" for name, version in manifest.versions.items())))
     if manifest.data is not None:
         rows.append(("data", clip(json.dumps(dict(manifest.data), ensure_ascii=False), DATA)))
+    rows.append(("size", describe_size(run.nbytes, bytes_on_disk(path))))
     listed = rows_of(manifest, len(run.samples))
     rows += [("rows", f"{listed} of the corpus")] if listed else []
     rows.append(("recorded", manifest.created))

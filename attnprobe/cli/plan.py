@@ -72,6 +72,8 @@ def command(
     if found.suggestions:
         lines.append(Text("nearest that fit:"))
         lines += [Text(f"  {one.options}  ({format_bytes(one.nbytes)})") for one in found.suggestions]
+    for note in found.notes:
+        out.note(f"note: {note}")
     out.data(found.to_dict(), *lines)
     if not found.fits:
         raise BudgetError(f"it {found.verdict}")

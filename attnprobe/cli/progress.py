@@ -169,3 +169,8 @@ def bytes_on_disk(run: Path) -> int:
         except FileNotFoundError:  # renamed between the listing and now
             continue
     return total
+
+
+def describe_size(values: int, files: int) -> str:
+    """How large a run is: its values, and the files that they lie in."""
+    return f"{format_bytes(values)} of values, {format_bytes(files)} on disk"

@@ -95,6 +95,8 @@ class Plan:
         Operations of the model's own attention kernels, and of its forward passes as a whole.
     suggestions
         Where it does not fit: near selections that do, those that keep most first.
+    notes
+        What is worth knowing before it runs.
     """
 
     model: str
@@ -112,6 +114,7 @@ class Plan:
     attention: int
     forward: int
     suggestions: tuple[Suggestion, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def nbytes(self) -> int:
@@ -222,7 +225,8 @@ class Plan:
     def __repr__(self) -> str:
         """The table, whether it fits, and what would."""
         near = [f"  {one.code} ({format_bytes(one.nbytes)})" for one in self.suggestions]
-        return "\n".join([*self.lines(), self.verdict, *(["nearest that fit:", *near] if near else [])])
+        notes = [f"note: {note}" for note in self.notes]
+        return "\n".join([*self.lines(), *notes, self.verdict, *(["nearest that fit:", *near] if near else [])])
 
     def _repr_html_(self) -> str:
         return f"<pre>{escape(repr(self))}</pre>"
@@ -239,6 +243,7 @@ class Plan:
             "need": asdict(self.need),
             "free": asdict(self.free),
             "fits": self.fits,
+            "notes": list(self.notes),
             "suggestions": [
                 {"code": one.code, "options": one.options, "nbytes": one.nbytes} for one in self.suggestions
             ],

@@ -1,7 +1,7 @@
 """Makes plans of a model and what is to be kept of it, and refuses what does not fit."""
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from attnprobe.errors import BudgetError
-from attnprobe.keep import Item, Kept, Measures, TopK, resolve
+from attnprobe.keep import Item, Kept, Measures, TopK, Weights, resolve
 from attnprobe.planning import free, operations
 from attnprobe.planning.kept import kept_bytes
 from attnprobe.planning.limit import Limit
@@ -18,6 +18,7 @@ from attnprobe.planning.near import alternatives, as_code, as_options
 from attnprobe.planning.plan import Entry, Plan, Room, Suggestion
 from attnprobe.planning.working import working
 from attnprobe.sites import Anatomy
+from attnprobe.sizes import format_bytes
 from attnprobe.store.join import BLOCK
 from attnprobe.store.shard import HEADER, SIZE
 
@@ -114,7 +115,7 @@ class Planner:
         if len(self._items) > 1:
             alone = [self._of([item])._plan(load, generate, plan.free).need for item in self._items]
         entries = tuple(replace(one, need=need) for one, need in zip(plan.entries, alone, strict=True))
-        plan = replace(plan, entries=entries)
+        plan = replace(plan, entries=entries, notes=tuple(self._notes(plan, load, generate)))
         return plan if plan.fits else replace(plan, suggestions=self._suggest(load, generate))
 
     def _of(self, items: Sequence[Item], *where: Any) -> "Planner":
@@ -191,6 +192,30 @@ class Planner:
             options = as_options(items, None if to == self._to else to, budget)
             found.append(Suggestion(as_code(*choice), options, plan.nbytes, items, plan.to, budget))
         return tuple(sorted(found, key=lambda one: -one.nbytes))
+
+    def _notes(self, plan: Plan, load: Load, generate: int) -> Iterator[str]:
+        """Measures that take more than the weights that they are of: short texts have pooled maps of single weights."""
+
+        def nbytes(item: Item) -> int:
+            return self._of([item])._plan(load, generate, plan.free).nbytes
+
+        for item, entry in zip(self._items, plan.entries, strict=True):
+            if not isinstance(item, Measures) or not entry.nbytes:
+                continue
+            rows = {one.name: getattr(item, one.name) for one in fields(item) if one.name != "names"}
+            weights = nbytes(Weights(**rows, pyramid=False))
+            if entry.nbytes <= weights:
+                continue
+            names = [str(one["name"]) for one in item.describe()["measures"]]
+            others = [name for name in names if not name.startswith("pooled_")]
+            fix = "name fewer"
+            if len(others) < len(names) and others and not any(one.own for one in item.chosen):
+                less = format_bytes(nbytes(replace(item, names=others)))
+                fix = f"without their pooled maps they take {less}: name the others, as in measures:means,entropy"
+            yield (
+                f"of {load.total:,} tokens, {entry.what} take {format_bytes(entry.nbytes)}, more than the weights "
+                f"themselves ({format_bytes(weights)} in float32): keep these, or {fix}"
+            )
 
     # --- the check of a recorder -------------------------------------------------------------------------------------
 
