@@ -47,7 +47,7 @@ class SampleDataset(Dataset[dict[str, Any]]):
     Raises
     ------
     SelectionError
-        If a word has no valid form, or names what the model does not have.
+        If a word has no valid form, or names what the model does not have; if `run` is a path and no run.
     """
 
     def __init__(
@@ -60,6 +60,8 @@ class SampleDataset(Dataset[dict[str, Any]]):
         measures: str | Sequence[str] | None = None,
         limit: int | str = "1 GiB",
     ) -> None:
+        if not isinstance(run, Run):
+            raise SelectionError(f"SampleDataset({run!r}): give a run, as attnprobe.open(PATH) and rec.run are")
         self.run = run
         self.limit = parse_bytes(limit)
         self.measures = [measures] if isinstance(measures, str) else None if measures is None else list(measures)

@@ -55,6 +55,12 @@ class Levels:
                 found.setdefault(level, []).append(_Patches(field, own))
         return found
 
+    def __repr__(self) -> str:
+        """Which levels there are, of what, and which of them the run keeps."""
+        queries, keys = self.map.shape
+        kept = ", ".join(map(str, self.kept)) or "none"
+        return f"levels 0 to {LAST} of {queries:,} x {keys:,} weights of {self.map.where}; kept: {kept}"
+
     def shape(self, level: int) -> tuple[int, int]:
         """Cells down and across."""
         queries, keys = self.map.shape
@@ -77,10 +83,11 @@ class Levels:
         Raises
         ------
         SelectionError
-            If there is no such level, or a slice has a step.
+            If there is no such level, or `rows` and `columns` are no slices of numbers without a step.
         """
-        if how not in HOWS or not 0 <= level <= LAST:
-            raise SelectionError(f'level {level}, how={how!r}: levels are 0 to {LAST}, each by "max" or "mean"')
+        _check_level(level, how)
+        for name, part in (("rows", rows), ("columns", columns)):
+            _check_slice(name, part)
         down, across = (range(length)[part] for part, length in zip((rows, columns), self.shape(level), strict=True))
         if down.step != 1 or across.step != 1:
             raise SelectionError("a part of a level has no step; read it, and take every n-th of that")
@@ -94,8 +101,9 @@ class Levels:
         Raises
         ------
         SelectionError
-            If there is no such patch.
+            If there is no such level or patch.
         """
+        _check_level(level, how)
         shape = self.shape(level)
         if not all(0 <= at < -(-length // PATCH) for at, length in zip((down, across), shape, strict=True)):
             raise SelectionError(f"level {level} has {shape[0]} x {shape[1]} cells, and no patch {down}, {across}")
@@ -147,6 +155,19 @@ class Levels:
                 pooled /= counts[:, None] * size
             values[there - down.start, own.start - across.start : own.stop - across.start] = pooled
         return values
+
+
+def _check_level(level: object, how: object) -> None:
+    number = not isinstance(level, bool) and isinstance(level, int | np.integer) and 0 <= level <= LAST
+    if not number or how not in HOWS:
+        raise SelectionError(f'level {level!r}, how={how!r}: levels are 0 to {LAST}, each by "max" or "mean"')
+
+
+def _check_slice(name: str, part: object) -> None:
+    ends = (part.start, part.stop, part.step) if isinstance(part, slice) else (part,)
+    if not isinstance(part, slice) or any(end is not None and not hasattr(end, "__index__") for end in ends):
+        by = f"; how={part!r} is given by name" if isinstance(part, str) and part in HOWS else ""
+        raise SelectionError(f"{name}={part!r}: give a slice of cells, as in slice(0, 256){by}")
 
 
 def _runs(there: Bool[np.ndarray, " row"]) -> list[tuple[int, int]]:

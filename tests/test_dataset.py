@@ -291,6 +291,12 @@ def test_words_without_a_meaning_are_refused_at_once(run: ap.Run, words: dict[st
         ap.SampleDataset(run, **words)
 
 
+@pytest.mark.parametrize("path", ["runs/book", Path("runs/book"), None], ids=str)
+def test_a_path_in_place_of_a_run_is_refused(path: Any, unchecked: None) -> None:
+    with pytest.raises(SelectionError, match=r"SampleDataset\(.*\): give a run, as attnprobe.open\(PATH\)"):
+        ap.SampleDataset(path)
+
+
 def test_a_kind_that_the_model_lacks_is_refused(measured: ap.Run) -> None:
     with pytest.raises(SelectionError, match="the model has no cross-attention"):
         ap.SampleDataset(measured, kind="cross")

@@ -429,6 +429,29 @@ def test_what_is_no_level_is_refused(large: tuple[Run, References]) -> None:
         levels.patch(2, 3, 0)
 
 
+def test_other_words_in_place_of_slices_and_levels_are_refused(unchecked: None, large: tuple[Run, References]) -> None:
+    levels: Any = large[0][0, 0].levels
+    with pytest.raises(SelectionError, match=r"rows='mean': give a slice of cells.*; how='mean' is given by name"):
+        levels.read(4, "mean")
+    for part in (3, "rows", slice("a"), slice(0, 1.5), (0, 4)):
+        with pytest.raises(SelectionError, match="columns=.*: give a slice of cells, as in slice"):
+            levels.read(2, columns=part)
+    for level in ("2", 1.5, None, True):
+        with pytest.raises(SelectionError, match="levels are 0 to 10"):
+            levels.read(level)
+        with pytest.raises(SelectionError, match="levels are 0 to 10"):
+            levels.patch(level, 0, 0)
+    assert levels.read(np.int64(2), slice(-3, None), slice(np.int64(4))).shape == (3, 4)
+
+
+def test_levels_are_shown_in_a_line(large: tuple[Run, References]) -> None:
+    levels = large[0][0, 0].levels
+    queries, keys = levels.shape(0)
+    kept = ", ".join(map(str, levels.kept))
+    assert repr(levels).startswith(f"levels 0 to 10 of {queries:,} x {keys:,} weights of ")
+    assert repr(levels).endswith(f"; kept: {kept}") and len(repr(levels)) < 160
+
+
 def test_a_run_without_weights_has_no_levels() -> None:
     model, tokenizer = demo.load()
     with torch.no_grad(), ap.record(model, measures="entropy") as rec:
