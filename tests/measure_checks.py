@@ -221,6 +221,30 @@ def check_run(run: ap.Run, own: set[str] = SELF, cross: set[str] = CROSS) -> Non
             )
 
 
+def check_largest(run: ap.Run, k: int) -> None:
+    """The largest weights of each row of a run that kept the weights of the same rows beside them."""
+    assert len(run.samples)
+    for sample in run.samples:
+        for site in {field.site for field in run.reader.fields(sample.index)}:
+            for number in range(site.heads):
+                head = run.sample(sample.index)[site.key, number]
+                rows = list(head.kept)
+                weights = head.numpy()[rows].astype(np.float64)
+                values, keys, rest = head.topk.numpy()
+                assert list(head.topk.kept) == rows and values.shape == keys.shape == (len(rows), k)
+                wanted = np.zeros((len(rows), k))
+                largest = np.sort(weights, axis=1)[:, ::-1][:, :k]
+                wanted[:, : largest.shape[1]] = largest
+                close = {"rtol": 1e-5, "atol": 1e-6}
+                np.testing.assert_allclose(values, wanted, **close)
+                there = keys >= 0
+                np.testing.assert_array_equal(there, values > 0)
+                row, rank = np.nonzero(there)
+                np.testing.assert_allclose(weights[row, keys[row, rank]], values[row, rank], **close)
+                assert all(len(set(one[one >= 0])) == (one >= 0).sum() for one in keys)  # no key twice
+                np.testing.assert_allclose(rest, weights.sum(1) - wanted.sum(1), rtol=1e-4, atol=1e-5)
+
+
 def maps_of(run: ap.Run, sample: Any, field: Field, pieces: Any) -> dict[int, reference.Map]:
     """The kept weights of each head, as a whole map."""
     lengths = sample.sequences["main"].length, sample.sequences[field.site.keys].length

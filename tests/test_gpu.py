@@ -163,11 +163,20 @@ def test_extra_device_memory_is_within_twice_the_budget() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_measures_on_the_device_are_those_of_the_recorded_weights(dtype: torch.dtype) -> None:
     model = on_device(n_positions=512).to(dtype)
-    keep = [ap.Weights(), ap.Measures("all", measure_checks.NAMES), ap.TopK("all", 5)]
+    keep = [ap.Weights(), ap.Measures("all", measure_checks.NAMES)]
     batch = {name: tensor.cuda() for name, tensor in models.padded([300, 120], "left").items()}
     with torch.no_grad(), ap.record(model, keep=keep) as rec:
         model.generate(**batch, max_new_tokens=8, min_new_tokens=8, pad_token_id=0)
     measure_checks.check_run(rec.run)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_largest_weights_on_the_device_are_those_of_the_recorded_ones(dtype: torch.dtype) -> None:
+    model = on_device(n_positions=512).to(dtype)
+    batch = {name: tensor.cuda() for name, tensor in models.padded([300, 120], "left").items()}
+    with torch.no_grad(), ap.record(model, keep=[ap.Weights(), ap.TopK("all", 5)]) as rec:
+        model.generate(**batch, max_new_tokens=8, min_new_tokens=8, pad_token_id=0)
+    measure_checks.check_largest(rec.run, 5)
 
 
 def test_device_memory_of_measures_grows_with_the_length_and_not_with_its_square() -> None:
