@@ -17,11 +17,6 @@ from attnprobe.errors import (
     UnsupportedCall,
     UnsupportedModel,
 )
-from attnprobe.head import Head
-from attnprobe.keep import Measures, TopK, Weights
-from attnprobe.run import Run, SampleRun
-from attnprobe.run import open_run as open
-from attnprobe.verifying import verify
 from attnprobe.version import VERSION
 
 __version__ = VERSION
@@ -30,9 +25,14 @@ if TYPE_CHECKING:
     from attnprobe.api import plan, record
     from attnprobe.attentions import from_attentions
     from attnprobe.dataset import SampleDataset
+    from attnprobe.head import Head
+    from attnprobe.keep import Measures, TopK, Weights
     from attnprobe.measures import SampleRows, row_measure
     from attnprobe.planning import Plan
     from attnprobe.recorder import Recorder
+    from attnprobe.run import Run, SampleRun
+    from attnprobe.run import open_run as open
+    from attnprobe.verifying import verify
 
 __all__ = [
     "AttnprobeError",
@@ -65,21 +65,35 @@ __all__ = [
     "verify",
 ]
 
-# These need torch, which takes seconds to import; reading a run does not.
-_NEED_TORCH = {
+# Loaded when they are asked for: torch takes seconds to import, and reading a run does not need it; numpy and pandas
+# take some tenths of one, and a command that is interrupted meanwhile has to be there to say so.
+_LAZY = {
+    "Head": "head",
+    "Measures": "keep",
     "Plan": "planning",
     "Recorder": "recorder",
+    "Run": "run",
     "SampleDataset": "dataset",
     "SampleRows": "measures",
+    "SampleRun": "run",
+    "TopK": "keep",
+    "Weights": "keep",
     "from_attentions": "attentions",
+    "open": "run",
     "plan": "api",
     "record": "api",
     "row_measure": "measures",
+    "verify": "verifying",
 }
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _NEED_TORCH:
+    if name not in _LAZY:
         raise AttributeError(f"module 'attnprobe' has no attribute {name!r}")
-    globals()[name] = value = getattr(import_module(f"attnprobe.{_NEED_TORCH[name]}"), name)
+    module = import_module(f"attnprobe.{_LAZY[name]}")
+    globals()[name] = value = getattr(module, "open_run" if name == "open" else name)
     return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

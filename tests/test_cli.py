@@ -615,6 +615,15 @@ def test_an_interrupt_while_modules_load(arguments: list[str], monkeypatch: pyte
     assert (result.exit_code, result.stdout, result.stderr) == (130, "", "interrupted\n")
 
 
+def test_an_interrupt_before_there_is_a_command(tmp_path: Path) -> None:
+    """Of what a start imports, click is what takes longest."""
+    (tmp_path / "click.py").write_text("import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(9)\n")
+    environment = os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+    for start in (["-m", "attnprobe.cli", "--help"], ["-c", "from attnprobe.cli import main"]):
+        done = subprocess.run([sys.executable, *start], env=environment, cwd=tmp_path, capture_output=True, text=True)
+        assert (done.returncode, done.stdout, done.stderr) == (130, "", "interrupted\n")
+
+
 @pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9")])
 def test_a_model_that_memory_is_too_small_for(
     error: Exception, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -47,7 +47,19 @@ LAYERS = (
 MAY_IMPORT_TRANSFORMERS = ("interface.py", "demo/*", "cli*")
 LONGEST_FILE = 330
 SOURCE = {".py", ".js", ".css", ".html"}
-NOT_AT_IMPORT = ("transformers", "matplotlib", "click", "xarray", "ipywidgets", "anywidget", "starlette", "uvicorn")
+NOT_AT_IMPORT = (
+    "torch",
+    "numpy",
+    "pandas",
+    "transformers",
+    "matplotlib",
+    "click",
+    "xarray",
+    "ipywidgets",
+    "anywidget",
+    "starlette",
+    "uvicorn",
+)
 
 GLOBAL_STATE = """
 import signal, sys

@@ -4,14 +4,20 @@ Exit codes: 0 done; 1 failed; 2 wrong usage, a bad selection included; 3 verific
 130 interrupted.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from importlib import import_module
-from typing import Any
+import sys
 
-import click
+try:
+    from collections.abc import Iterator
+    from contextlib import contextmanager
+    from importlib import import_module
+    from typing import Any
 
-from attnprobe.version import VERSION
+    import click
+
+    from attnprobe.version import VERSION
+except KeyboardInterrupt:  # there is no command yet that could say so
+    sys.stderr.write("interrupted\n")
+    raise SystemExit(130) from None
 
 COMMANDS = ("capture", "info", "plan", "runs", "show", "sites", "stats", "verify")
 
