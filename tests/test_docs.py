@@ -37,6 +37,26 @@ def test_code_runs_and_prints_what_the_page_says(page: Path, tmp_path: Path) -> 
             assert parts[i].rstrip().splitlines() == text.rstrip().splitlines()
 
 
+@pytest.mark.slow
+def test_commands_of_the_readme_run(tmp_path: Path) -> None:
+    """The shell blocks that call attnprobe, in order, in one directory; with two texts for the corpus."""
+    pytest.importorskip("datasets", reason="the extra attnprobe[data] is not installed")
+    blocks = re.findall(r"^```sh\n(.*?)^```$", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+    commands = [line for block in blocks for line in block.splitlines() if line.startswith("attnprobe ")]
+    assert {line.split()[1] for line in commands} >= {"plan", "capture", "sites", "info", "show", "stats", "verify"}
+    (tmp_path / "texts").mkdir()
+    for name in ("a", "b"):
+        (tmp_path / "texts" / f"{name}.jsonl").write_text('{"text": "To be, or not to be"}\n')
+    script = f'attnprobe() {{ "{sys.executable}" -m attnprobe.cli "$@"; }}\n' + "\n".join(commands)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "100", "NO_COLOR": "1"}
+    done = subprocess.run(
+        ["sh", "-e"], input=script, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=280
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "nothing is wrong" in done.stdout and "2 rows recorded" in done.stdout
+    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["hamlet", "texts"]
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
 def test_links_lead_somewhere(page: Path) -> None:
     broken = [target for target in LINK.findall(page.read_text()) if not (page.parent / target).exists()]
