@@ -314,7 +314,7 @@ def test_a_run_of_format_4_is_read(golden: Path) -> None:
 def test_another_format_is_refused(golden: Path, version: object) -> None:
     manifest = json.loads((golden / "manifest.json").read_text())
     (golden / "manifest.json").write_text(json.dumps({**manifest, "format": version}))
-    with pytest.raises(StoreError, match=r"has format .*reads (up to 4|1 to 4)"):
+    with pytest.raises(StoreError, match=r"has format .*reads (up to 4|1 to 4)|has no format, so it is no manifest"):
         ap.open(golden)
 
 
