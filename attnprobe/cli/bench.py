@@ -4,6 +4,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -151,7 +152,7 @@ def _print(out: Output, found: "Bench") -> None:
     if out.as_json or not out.stdout.is_terminal:
         out.data(found.to_dict(), *text(found).splitlines())
         return
-    out.stdout.print(rich_table(found))
+    out.stdout.print(rich_table(found, out.width))
     for line in footnotes(found):
         out.stdout.print(line, style="dim", soft_wrap=True)
 
@@ -160,13 +161,15 @@ def _print(out: Output, found: "Bench") -> None:
 def _progress(out: Output) -> Iterator[Callable[[float, float, str], None]]:
     """A bar with the time that is left on a terminal, else a line every 10 seconds."""
     if out.quiet or not out.stderr.is_terminal:
-        said = 0.0
+        began, said = time.monotonic(), 0.0
 
         def line(done: float, total: float, what: str) -> None:
             nonlocal said
-            if time.monotonic() - said >= PERIOD:
-                said = time.monotonic()
-                out.note(f"{done / total:.0%}, {what}")
+            now = time.monotonic()
+            if now - said >= PERIOD:
+                said = now
+                left = f", about {timedelta(seconds=round((now - began) * (total / done - 1)))} left" if done else ""
+                out.note(f"{done / total:.0%}, {what}{left}")
 
         yield line
         return
