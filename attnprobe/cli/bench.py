@@ -31,7 +31,11 @@ INTERRUPTED = 130
     "--shape", metavar="LxHxD[:KV]", help="A random model instead: 12x12x64 like GPT-2, 32x32x128:8 like Llama."
 )
 @click.option("--tokens", default="1k,4k", show_default=True, metavar="N,N", help="Lengths: 1k,4k,16k.")
-@click.option("--modes", metavar="MODE,MODE", help="How it is run; MODE:8k up to 8k tokens.  [default: all but two]")
+@click.option(
+    "--modes",
+    metavar="MODE,MODE",
+    help="How it is run; MODE:8k up to 8k tokens.  [default: all but row-measures and hook]",
+)
 @click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), help="Of the model.")
 @click.option("--device", default="auto", show_default=True, help='"cpu", "cuda:1"; auto is CUDA where there is one.')
 @click.option("--batch", default=1, show_default=True, type=click.IntRange(min=1), help="Samples that run together.")
