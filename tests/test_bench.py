@@ -14,15 +14,18 @@ import pandas as pd
 import pytest
 import torch
 from click.testing import CliRunner, Result
+from rich.console import Console
 from transformers import T5Config, T5ForConditionalGeneration
 
 import attnprobe as ap
 import attnprobe.bench.memory
 import attnprobe.bench.session
 from attnprobe.bench import MODES, Bench, Interrupted, Shape, bench
+from attnprobe.bench.memory import peaks_of_fresh_process
 from attnprobe.bench.modes import ROW_MEASURES, Outcome, Work
 from attnprobe.bench.setting import Setting, parse_lengths, parse_modes
 from attnprobe.bench.subject import Subject, subject_of
+from attnprobe.bench.table import rich_table
 from attnprobe.cli import main
 from attnprobe.planning import free
 
@@ -183,20 +186,16 @@ def test_words_are_read() -> None:
 
 
 @pytest.mark.slow
-def test_memory_is_measured_in_fresh_processes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The model was given, so that a fresh process gets it from a file; eager keeps all maps at once."""
-    started, fresh = [], attnprobe.bench.memory.in_fresh_process
-
-    def start(module: str, task: dict[str, Any], quiet: bool) -> dict[str, Any]:
-        started.append(task["mode"])
-        return fresh(module, task, quiet)
-
-    monkeypatch.setattr(attnprobe.bench.memory, "in_fresh_process", start)
-    result = bench(models.gpt2(n_positions=1024), tokens=1024, modes="eager", rounds=1)
-    assert started == ["off", "eager"]
-    row = result["eager", 1024]
-    assert row.kept and row.host_extra and 0.8 * row.kept < row.host_extra < 4 * row.kept
-    assert row.device_extra is None and row.extra == row.host_extra and result["off", 1024].host_extra == 0
+def test_a_fresh_process_has_the_peak_of_one_run(tmp_path: Path) -> None:
+    """The model was given, so that the process gets it from a file; eager keeps all maps at once."""
+    model, length = models.gpt2(n_positions=1024), 1024
+    torch.save(model, tmp_path / "model.pt")
+    setting = Setting("", (length,), 1, (("off", None),), "float32", "cpu", "sdpa", "auto", 1 << 20, 1, 1.0, True)
+    ballast = torch.ones(1 << 28, dtype=torch.uint8)  # this process is larger, and the other knows nothing of it
+    peaks = peaks_of_fresh_process("eager", length, setting, None, tmp_path / "model.pt")
+    maps = 3 * 4 * length * length * 4
+    assert peaks.kept == maps and peaks.device is None
+    assert peaks.host is not None and maps <= peaks.host < 4 * maps < ballast.nbytes
 
 
 def test_a_fresh_process_says_what_it_found(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -216,7 +215,10 @@ def test_a_fresh_process_that_dies_is_a_row(
 ) -> None:
     ran = stub()
 
+    started = []
+
     def start(module: str, task: dict[str, Any], quiet: bool) -> dict[str, Any]:
+        started.append((task["mode"], task["length"]))
         if task["mode"] == "eager":
             raise subprocess.CalledProcessError(code, "python", stderr="what it said\n")
         return {"host": 5 + 10 * (task["mode"] == "head"), "device": None, "kept": 3}
@@ -226,6 +228,7 @@ def test_a_fresh_process_that_dies_is_a_row(
     assert result["eager", 16].status == status and result["eager", 32].status == "not tried"
     assert result["head", 32].host_extra == 10 and result["head", 32].kept == 0  # as the run here said
     assert ("eager", 16) not in ran
+    assert started == [("off", 16), ("head", 16), ("eager", 16), ("off", 32), ("head", 32)]  # one for each
 
 
 # --- what fails is a row ------------------------------------------------------------------------------------------
@@ -356,7 +359,9 @@ def test_the_plot_marks_where_memory_ended(stub: Callable[..., list[tuple[str, i
     assert (tmp_path / "bench.png").read_bytes().startswith(b"\x89PNG")
     assert len(figure.axes) == 2
     for axes in figure.axes:
-        assert [line.get_xdata()[0] for line in axes.lines if line.get_marker() == "x"] == [64]
+        assert [line.get_xdata()[0] for line in axes.lines if line.get_marker() == "x" and len(line.get_xdata())] == [
+            64
+        ]
     with pytest.raises(ap.AttnprobeError, match="nothing to plot"):
         quick(tokens=16, modes="off").plot()
 
@@ -373,6 +378,16 @@ def test_the_command_prints_a_table_and_writes_files(tmp_path: Path) -> None:
     assert any(line.startswith("head: all rows of one head") for line in lines)
     assert any("logits_to_keep=1" in line for line in lines)
     assert all(file.stat().st_size for file in files)
+
+
+def test_a_narrow_terminal_has_fewer_columns(found: Bench) -> None:
+    for width in (60, 80, 200):
+        table = rich_table(found, width)
+        text = io.StringIO()
+        Console(file=text, width=width).print(table)
+        assert "…" not in text.getvalue() or width == 60
+        names = [column.header for column in table.columns]
+        assert names[:4] == ["tokens", "mode", "time", "over off"] and ("rounds" in names) == (width == 200)
 
 
 def test_the_bundled_model_is_stretched_and_json_is_one_document(tmp_path: Path) -> None:

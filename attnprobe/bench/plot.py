@@ -64,6 +64,8 @@ def plot(bench: Bench) -> "Figure":
     for axes in (time, memory):
         _frame(axes, sorted({row.tokens for row in bench.rows}))
     figure.suptitle(title(bench), fontsize=11, fontweight="bold")
+    if any(line.died for line in lines):
+        time.plot([], [], "x", color="0.3", markersize=8, markeredgewidth=2, label="memory ended")
     handles, labels = time.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 6), frameon=False, fontsize=9)
     return figure

@@ -4,6 +4,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,7 +31,11 @@ INTERRUPTED = 130
     "--shape", metavar="LxHxD[:KV]", help="A random model instead: 12x12x64 like GPT-2, 32x32x128:8 like Llama."
 )
 @click.option("--tokens", default="1k,4k", show_default=True, metavar="N,N", help="Lengths: 1k,4k,16k.")
-@click.option("--modes", metavar="MODE,MODE", help="How it is run; MODE:8k up to 8k tokens.  [default: all but two]")
+@click.option(
+    "--modes",
+    metavar="MODE,MODE",
+    help="How it is run; MODE:8k up to 8k tokens.  [default: all but row-measures and hook]",
+)
 @click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), help="Of the model.")
 @click.option("--device", default="auto", show_default=True, help='"cpu", "cuda:1"; auto is CUDA where there is one.')
 @click.option("--batch", default=1, show_default=True, type=click.IntRange(min=1), help="Samples that run together.")
@@ -151,7 +156,7 @@ def _print(out: Output, found: "Bench") -> None:
     if out.as_json or not out.stdout.is_terminal:
         out.data(found.to_dict(), *text(found).splitlines())
         return
-    out.stdout.print(rich_table(found))
+    out.stdout.print(rich_table(found, out.width))
     for line in footnotes(found):
         out.stdout.print(line, style="dim", soft_wrap=True)
 
@@ -160,13 +165,15 @@ def _print(out: Output, found: "Bench") -> None:
 def _progress(out: Output) -> Iterator[Callable[[float, float, str], None]]:
     """A bar with the time that is left on a terminal, else a line every 10 seconds."""
     if out.quiet or not out.stderr.is_terminal:
-        said = 0.0
+        began, said = time.monotonic(), 0.0
 
         def line(done: float, total: float, what: str) -> None:
             nonlocal said
-            if time.monotonic() - said >= PERIOD:
-                said = time.monotonic()
-                out.note(f"{done / total:.0%}, {what}")
+            now = time.monotonic()
+            if now - said >= PERIOD:
+                said = now
+                left = f", about {timedelta(seconds=round((now - began) * (total / done - 1)))} left" if done else ""
+                out.note(f"{done / total:.0%}, {what}{left}")
 
         yield line
         return
