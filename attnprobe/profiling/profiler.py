@@ -17,6 +17,7 @@ from attnprobe.profiling.stages import Stage, forget
 from attnprobe.profiling.timeline import Timeline
 
 HOST_ONLY = "write", "wait"  # where the device is given nothing: what passes there is nobody's
+MAKING = "observe", "logits", "measure"  # where memory of a device is taken: to ask for it costs tens of microseconds
 _UNKNOWN = Taken(None, 0, 0, 0)
 
 
@@ -147,6 +148,8 @@ class Profiler(Ranges):
         self._spent(stage, after - now)
         if outer is not None:
             outer.figures.lost += own.lost
+            if memory.where is None:
+                memory = outer.figures.memory._replace(host_peak=memory.host_peak)
             outer.figures.since, outer.figures.memory = after, memory
 
     def count(self, stage: Stage, copied: int = 0, written: int = 0, calls: int = 0) -> None:
@@ -168,8 +171,10 @@ class Profiler(Ranges):
         return outer if outer is not None and outer.taker is self else None
 
     def _read(self, stage: Stage, device: torch.device | None) -> Taken:
-        """What memory is taken; other threads' is not told apart."""
-        return _UNKNOWN if stage.behind else self._memory(device if device is None or device.type == "cuda" else None)
+        """What memory is taken; other threads' is not told apart, and a device's is asked for in some stages."""
+        if stage.behind:
+            return _UNKNOWN
+        return self._memory(device if device is not None and device.type == "cuda" and stage.name in MAKING else None)
 
     def _settle(self, stage: Stage, now: float, memory: Taken) -> None:
         """Take what a stage took since it was begun or gone on with."""

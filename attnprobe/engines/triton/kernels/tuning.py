@@ -14,51 +14,64 @@ CHANGING = ["head_count", "row_count", "keys", "diagonal", "window", "low", "spl
 CHANGING += ["row_shift", "column_shift", "length", "first", "last", "reach", "last_low", "last_high"]
 TRIALS = 5
 HELD = 32 << 10  # bytes of a block of queries or keys
+LARGE = 64  # rows of a good block
+NARROW = 256  # bytes of a vector
 LEAST = 32  # rows of the block that fits every device, whatever the head
 CELL = 16  # rows of a pooled cell, from which on a block of rows is within one
 
 
-def _config(rows: int, columns: int, stages: int, registers: int | None = None) -> Any:
+def _config(rows: int, columns: int, warps: int, stages: int, registers: int | None = None) -> Any:
     """Blocks, and at most so many registers a thread: fewer, and more programs share a multiprocessor."""
     blocks = {"BLOCK_M": rows, "BLOCK_N": columns}
-    return triton.Config(blocks, num_warps=4, num_stages=stages, maxnreg=registers)
+    return triton.Config(blocks, num_warps=warps, num_stages=stages, maxnreg=registers)
 
 
 def _by_rows() -> list[Any]:
     """Of kernels in which a program has a block of rows."""
     if INTERPRETED:
-        return [_config(16, 16, 1)]
-    several = [_config(64, 64, 3, 128), _config(64, 64, 3, 168), _config(64, 128, 3, 168), _config(64, 128, 3)]
-    return [_config(16, 128, 2), *several, _config(32, 32, 1)]
+        return [_config(16, 16, 4, 1)]
+    several = [_config(128, 64, 8, 3, 128), _config(64, 64, 4, 3, 128), _config(64, 128, 4, 3, 168)]
+    return [_config(16, 128, 4, 2), *several, _config(32, 32, 4, 1)]
 
 
 def _by_keys() -> list[Any]:
     """Of the kernel in which a program has a block of keys."""
     if INTERPRETED:
-        return [_config(16, 16, 1)]
-    several = [_config(64, 64, 3, 128), _config(64, 64, 3, 168), _config(64, 128, 3), _config(32, 64, 3, 128)]
-    return [*several, _config(16, 64, 3), _config(16, 32, 1)]
+        return [_config(16, 16, 4, 1)]
+    several = [_config(64, 128, 8, 3, 128), _config(64, 64, 4, 3, 128), _config(32, 64, 4, 3, 128)]
+    return [*several, _config(16, 64, 4, 3), _config(16, 32, 4, 1)]
 
 
 def fitting(configurations: list[Any], _: Any, **arguments: Any) -> list[Any]:
     """Those that are worth a try: rows enough for the block, and a block of queries that is not too large to hold."""
     nbytes = arguments["BLOCK_D"] * arguments["query"].element_size()
-    return [
+    fit = [
         one
         for one in configurations
         if one.kwargs["BLOCK_M"] <= max(arguments["SIZE"], LEAST) and one.kwargs["BLOCK_M"] * nbytes <= HELD
     ]
+    return _without_small(fit, arguments["SIZE"], nbytes)
 
 
 def fitting_cells(configurations: list[Any], _: Any, **arguments: Any) -> list[Any]:
     """Those with blocks that are not too large to hold, of rows of one pooled cell, where cells are not too low."""
     nbytes = arguments["BLOCK_D"] * arguments["query"].element_size()
     most = arguments["CELL"] if arguments["CELL"] >= CELL else HELD
-    return [
+    fit = [
         one
         for one in configurations
         if one.kwargs["BLOCK_M"] <= most and max(one.kwargs["BLOCK_M"], one.kwargs["BLOCK_N"]) * nbytes <= HELD
     ]
+    return _without_small(fit, min(most, LARGE), nbytes)
+
+
+def _without_small(fit: list[Any], rows: int, nbytes: int) -> list[Any]:
+    """Where there is work for large blocks, small ones are not worth the time to compile them, but for the last.
+
+    Nor is the last where vectors are so small that any device has room for large blocks of them.
+    """
+    large = [one for one in fit[:-1] if one.kwargs["BLOCK_M"] >= min(rows, LARGE)]
+    return large if large and nbytes <= NARROW else [*(large or fit[:-1]), fit[-1]]
 
 
 NARROWEST = min(one.kwargs["BLOCK_N"] for one in _by_keys())
