@@ -50,7 +50,7 @@ def fitting(configurations: list[Any], _: Any, **arguments: Any) -> list[Any]:
         for one in configurations
         if one.kwargs["BLOCK_M"] <= max(arguments["SIZE"], LEAST) and one.kwargs["BLOCK_M"] * nbytes <= HELD
     ]
-    return _without_small(fit, arguments["SIZE"], nbytes)
+    return _without_small(fit, arguments["SIZE"], nbytes > NARROW or "K" in arguments)
 
 
 def fitting_cells(configurations: list[Any], _: Any, **arguments: Any) -> list[Any]:
@@ -62,16 +62,16 @@ def fitting_cells(configurations: list[Any], _: Any, **arguments: Any) -> list[A
         for one in configurations
         if one.kwargs["BLOCK_M"] <= most and max(one.kwargs["BLOCK_M"], one.kwargs["BLOCK_N"]) * nbytes <= HELD
     ]
-    return _without_small(fit, min(most, LARGE), nbytes)
+    return _without_small(fit, min(most, LARGE), nbytes > NARROW)
 
 
-def _without_small(fit: list[Any], rows: int, nbytes: int) -> list[Any]:
-    """Where there is work for large blocks, small ones are not worth the time to compile them, but for the last.
+def _without_small(fit: list[Any], rows: int, tight: bool) -> list[Any]:
+    """Where there is work for large blocks, small ones are not worth the time to compile them.
 
-    Nor is the last where vectors are so small that any device has room for large blocks of them.
+    But for the last, where it is `tight`: where not every device has room for large blocks.
     """
     large = [one for one in fit[:-1] if one.kwargs["BLOCK_M"] >= min(rows, LARGE)]
-    return large if large and nbytes <= NARROW else [*(large or fit[:-1]), fit[-1]]
+    return large if large and not tight else [*(large or fit[:-1]), fit[-1]]
 
 
 NARROWEST = min(one.kwargs["BLOCK_N"] for one in _by_keys())
