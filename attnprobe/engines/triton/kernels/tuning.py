@@ -15,7 +15,7 @@ CHANGING += ["row_shift", "column_shift", "length", "first", "last", "reach", "l
 TRIALS = 5
 HELD = 32 << 10  # bytes of a block of queries or keys
 LARGE = 64  # rows of a good block
-NARROW = 256  # bytes of a vector
+NARROW = 128  # bytes of a vector
 LEAST = 32  # rows of the block that fits every device, whatever the head
 CELL = 16  # rows of a pooled cell, from which on a block of rows is within one
 
