@@ -10,15 +10,20 @@ from pathlib import Path
 from typing import Any
 
 
-def environment() -> dict[str, Any]:
+def environment(device: str = "cpu") -> dict[str, Any]:
     """Versions and device, for the head of a result."""
     import torch
     import transformers
 
     import attnprobe
 
+    found: dict[str, Any] = {"device": "cpu"}
+    if torch.device(device).type == "cuda":
+        there = torch.cuda.get_device_properties(device)
+        memory = round(there.total_memory / 2**30, 1)
+        found = {"device": there.name, "device_memory_gib": memory, "cuda": torch.version.cuda}
     return {
-        "device": "cpu",
+        **found,
         "processor": _processor(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
@@ -72,11 +77,11 @@ def settle() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def alternate(variants: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each variant, once a round, the order turned by one from round to round; two rounds warm up."""
+def alternate(variants: Mapping[str, Callable[[], float]], rounds: int, warm: int = 2) -> dict[str, list[float]]:
+    """Seconds of each variant, once a round, the order turned by one from round to round; `warm` rounds come before."""
     times: dict[str, list[float]] = {name: [] for name in variants}
     names = list(variants)
-    for turn in range(-2, rounds):
+    for turn in range(-warm, rounds):
         shift = turn % len(names)
         for name in names[shift:] + names[:shift]:
             settle()

@@ -1,9 +1,7 @@
 """Results for people: tables for the terminal and for the documentation, both from the same JSON."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 
@@ -30,7 +28,7 @@ class Table:
 
     def markdown(self) -> str:
         """As a section of a page."""
-        lines = [f"### {self.title}", "", _line(self.columns), _line(["---"] * len(self.columns))]
+        lines = [f"#### {self.title}", "", _line(self.columns), _line(["---"] * len(self.columns))]
         return "\n".join([*lines, *map(_line, self.rows), "", self.note, ""])
 
 
@@ -51,30 +49,15 @@ def environment_text(environment: Mapping[str, Any]) -> str:
     load = environment.get("other_load")
     meanwhile = "" if load is None else f"; other processes used {load:.0%} of the cores meanwhile"
     return (
-        f"{environment['processor']}, {environment['cores']} cores, {environment['threads']} threads, "
-        f"{environment['memory_gib']} GiB{meanwhile}; {environment['system']}; Python {environment['python']}, torch "
-        f"{environment['torch']}, transformers {environment['transformers']}, attnprobe {environment['attnprobe']}"
+        f"{_accelerator(environment)}{environment['processor']}, {environment['cores']} cores, "
+        f"{environment['threads']} threads, {environment['memory_gib']} GiB{meanwhile}; {environment['system']}; "
+        f"Python {environment['python']}, torch {environment['torch']}, transformers "
+        f"{environment['transformers']}, attnprobe {environment['attnprobe']}"
     )
 
 
-HEAD = """# Benchmarks
-
-Made by `python -m benchmarks --docs` from the JSON files in `benchmarks/cpu/`; do not edit by hand. `make bench` runs
-the same on your machine.
-
-Machines are noisy. Every figure is a ratio of two things that were measured alternately in one run, each ratio taken
-within one round: the median and, in brackets, the smallest and the largest. The noise column is the same thing measured
-against itself.
-"""
-
-
-def write_page(folder: Path, page: Path, tables: Mapping[str, Any]) -> None:
-    """Write the page of all results in `folder`; `tables` gives each benchmark's."""
-    parts = [HEAD]
-    for name, make in tables.items():
-        path = folder / f"{name}.json"
-        if path.exists():
-            result = json.loads(path.read_text())
-            parts.append(f"## {name.capitalize()}\n\nOn {environment_text(result['environment'])}.\n")
-            parts.extend(one(result).markdown() for one in make)
-    page.write_text("\n".join(parts).rstrip() + "\n")
+def _accelerator(environment: Mapping[str, Any]) -> str:
+    if environment["device"] == "cpu":
+        return ""
+    memory = environment["device_memory_gib"]
+    return f"{environment['device']}, {memory} GiB, CUDA {environment['cuda']}; "

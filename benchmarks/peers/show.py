@@ -1,0 +1,164 @@
+"""Tables and plot of the peers."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from benchmarks.process import MIB
+from benchmarks.report import Table, ratio_text
+
+Result = dict[str, Any]
+NAMED = {"torch", "transformers"}
+
+
+def _name(row: Result) -> str:
+    """A peer with the version of its tool, and of torch and transformers."""
+    versions = dict(row.get("versions", {}))
+    own = [version for package, version in versions.items() if package not in NAMED]
+    return f"{row['title']} {own[0]}" if own else row["title"]
+
+
+def _by_length(result: Result, cell: Callable[[Result], str]) -> list[list[str]]:
+    """A row a peer, a cell a length; where it ends, why."""
+    body = []
+    for row in result["rows"]:
+        if "not_run" in row:
+            body.append([row["title"], f"not run: {row['not_run']}", *[""] * (len(result["lengths"]) - 1)])
+            continue
+        cells = {found["length"]: cell(found) for found in row["lengths"]}
+        if row["ended"]:
+            cells[row["ended"]["length"]] = row["ended"]["why"]
+        body.append([_name(row), *(cells.get(length, "") for length in result["lengths"])])
+    return body
+
+
+def _columns(result: Result) -> list[str]:
+    return ["peer", *(f"T {length:,}" for length in result["lengths"])]
+
+
+def time_table(result: Result) -> Table:
+    """Time over the bare forward's."""
+    rows = [row for row in result["rows"] if row.get("lengths")]
+    noise = [found["noise"] for row in rows for found in row["lengths"]]
+    low, high = min(n["low"] for n in noise), max(n["high"] for n in noise)
+    bare = [
+        sorted(
+            found["seconds"]["bare"]["median"] for row in rows for found in row["lengths"] if found["length"] == length
+        )
+        for length in result["lengths"]
+    ]
+    typical = ", ".join(
+        f"{1000 * values[len(values) // 2]:,.0f} ms at T {length:,}"
+        for length, values in zip(result["lengths"], bare, strict=True)
+        if values
+    )
+    return Table(
+        f"Time of a forward pass with weights, over the bare one's on SDPA; {_model(result)}",
+        _columns(result),
+        _by_length(result, lambda found: ratio_text(found["ratio"], digits=1)),
+        "Every peer in a process of its own, on the same weights and tokens, against the bare model on SDPA in that "
+        "process, alternated: median, smallest and largest ratio of the rounds (a single one where it takes long). "
+        f"The bare model against itself gives {low:.2f} to {high:.2f}; it takes {typical} (median over the peers' "
+        "processes).",
+    )
+
+
+def memory_table(result: Result) -> Table:
+    """Peak memory over the bare forward's."""
+    kept = "device memory (torch's allocator)" if _on_gpu(result) else "resident memory (VmHWM)"
+    return Table(
+        "Extra peak memory of the same",
+        _columns(result),
+        _by_length(result, lambda found: _size(found["memory"])),
+        f"Peak {kept} of a fresh process for each peer and length, over that of the bare model's pass just before; the "
+        "weights are in it"
+        + (", unless it takes them to the host." if _on_gpu(result) else ". Large arrays are given back when free."),
+    )
+
+
+def error_table(result: Result) -> Table:
+    """Largest error."""
+    rows = [row for row in result["rows"] if row.get("lengths")]
+    peaked = [found["peaked"] for row in rows for found in row["lengths"] if "peaked" in found]
+    note = (
+        "Against the same model run in float64 on eager attention, with the same parameters and tokens, over all that "
+        "the peer gives. It carries the rounding of the layers below, for every peer alike. Rows are peaked: their "
+        f"largest weight is at least {min(peaked):.1f} times an even row's (median of a layer, least over layers and "
+        "lengths)."
+    )
+    return Table(
+        "Largest error of a weight",
+        _columns(result),
+        _by_length(result, lambda found: "" if found.get("error") is None else f"{found['error']:.0e}"),
+        note,
+    )
+
+
+def ability_table(result: Result) -> Table:
+    """What each can do."""
+    asked = ("fused", "unseen", "generation", "padding")
+    body = []
+    for row in result["rows"]:
+        probes = row.get("probes", {})
+        body.append([_name(row), *(probes.get(name, "not run") for name in asked), row["selects"]])
+    return Table(
+        "What each can do",
+        ["peer", "model on SDPA", "output as the bare model's", "generation with a cache", "padded batch", "chosen"],
+        body,
+        "Tried on a tiny model, apart from the last column. On SDPA: the peer is given a model on SDPA; do right "
+        "weights come, and does it stay there? Output: what leaves the last layer, against the bare model on SDPA. "
+        "Generation: weights of prompt and new tokens against one pass in float64. Padded: a short text beside a long "
+        "one, against the text alone; left and right where these differ.",
+    )
+
+
+def _model(result: Result) -> str:
+    return f"{result['shape']['what']}, batch 1, {result['shape']['dtype']}"
+
+
+def _on_gpu(result: Result) -> bool:
+    return bool(result["environment"]["device"] != "cpu")
+
+
+def _size(memory: Result) -> str:
+    return f"{memory['extra'] / MIB:,.0f} MiB" if "extra" in memory else str(memory["ended"])
+
+
+TABLES = (time_table, memory_table, error_table, ability_table)
+COLORS = ("#440154", "#31688e", "#35b779", "#b5367a", "#e16462", "#fca636", "#7f7f7f", "#17becf", "#8c564b", "#bcbd22")
+
+
+def draw(result: Result, path: Path) -> None:
+    """Time and memory over length; a cross where a peer ends."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib import pyplot as plt
+
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4.6), layout="constrained")
+    rows = [row for row in result["rows"] if row.get("lengths")]
+    for number, row in enumerate(rows):
+        mine = row["module"] == "attnprobe"
+        style = {"color": COLORS[number % len(COLORS)], "linewidth": 2 if mine else 1.2, "marker": "o" if mine else "s"}
+        style |= {"markersize": 5 if mine else 3.5, "linestyle": "-" if mine else "--"}
+        lengths = [found["length"] for found in row["lengths"]]
+        left.plot(lengths, [found["ratio"]["median"] for found in row["lengths"]], label=_name(row), **style)
+        peaks = [
+            (found["length"], found["memory"]["extra"] / MIB)
+            for found in row["lengths"]
+            if found["memory"].get("extra", 0) > 0
+        ]
+        if peaks:
+            right.plot(*zip(*peaks, strict=True), **style)
+        if row["ended"]:
+            for axes in (left, right):  # not where it would be, which nobody measured: at the upper edge
+                place = axes.get_xaxis_transform()
+                axes.plot([row["ended"]["length"]], [0.98 - 0.03 * number], "x", transform=place, color=style["color"])
+    for axes, title in ((left, "time over the bare forward's"), (right, "extra peak memory (MiB)")):
+        axes.set(xscale="log", yscale="log", xlabel="tokens", title=title)
+        axes.set_xticks(result["lengths"], [f"{length:,}" for length in result["lengths"]])
+        axes.minorticks_off()
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=8)
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
