@@ -109,7 +109,7 @@ def test_probes_find_what_is_wrong(model: files.ModelFiles) -> None:
 def test_a_worker_without_news_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(driver, "LIMIT", 0.5)
     (row,) = driver.measure(quick=True, here=True, only=["hf_eager"])["rows"]
-    assert row["not_run"] == "over 0 s"
+    assert row["not_run"] == "over 0.5 s"
 
 
 def spread(value: float) -> dict[str, float]:

@@ -123,7 +123,7 @@ def _work(python: Path, task: dict[str, Any], limit: float) -> list[dict[str, An
             slow = _wait(worker, told_to, limit)
         lines = [json.loads(line) for line in told_to.read_text().splitlines()]
         if slow:
-            lines.append({"ended": f"over {limit:.0f} s"})
+            lines.append({"ended": f"over {limit:g} s"})
         elif worker.returncode:
             text = log.read_text().strip() or "no word"
             why = f"killed by signal {-worker.returncode}" if worker.returncode < 0 else told(RuntimeError(text))

@@ -1,5 +1,6 @@
 """Tables and plot of the peers."""
 
+import statistics
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -38,28 +39,29 @@ def _columns(result: Result) -> list[str]:
 
 def time_table(result: Result) -> Table:
     """Time over the bare forward's."""
-    rows = [row for row in result["rows"] if row.get("lengths")]
-    noise = [found["noise"] for row in rows for found in row["lengths"]]
-    low, high = min(n["low"] for n in noise), max(n["high"] for n in noise)
-    bare = [
-        sorted(
-            found["seconds"]["bare"]["median"] for row in rows for found in row["lengths"] if found["length"] == length
-        )
-        for length in result["lengths"]
-    ]
-    typical = ", ".join(
-        f"{1000 * values[len(values) // 2]:,.0f} ms at T {length:,}"
-        for length, values in zip(result["lengths"], bare, strict=True)
-        if values
-    )
     return Table(
         f"Time of a forward pass with weights, over the bare one's on SDPA; {_model(result)}",
         _columns(result),
         _by_length(result, lambda found: ratio_text(found["ratio"], digits=1)),
         "Every peer in a process of its own, on the same weights and tokens, against the bare model on SDPA in that "
-        "process, alternated: median, smallest and largest ratio of the rounds (a single one where it takes long). "
-        f"The bare model against itself gives {low:.2f} to {high:.2f}; it takes {typical} (median over the peers' "
-        "processes).",
+        "process, alternated: median, smallest and largest ratio of the rounds (a single one where it takes long)."
+        + _noise(result),
+    )
+
+
+def _noise(result: Result) -> str:
+    """What the bare model's times are, and how they vary."""
+    measured = [found for row in result["rows"] for found in row.get("lengths", ())]
+    if not measured:
+        return ""
+    low, high = min(found["noise"]["low"] for found in measured), max(found["noise"]["high"] for found in measured)
+    bare: dict[int, list[float]] = {}
+    for found in measured:
+        bare.setdefault(found["length"], []).append(1000 * found["seconds"]["bare"]["median"])
+    typical = ", ".join(f"{statistics.median(times):,.0f} ms at T {length:,}" for length, times in bare.items())
+    return (
+        f" The bare model against itself gives {low:.2f} to {high:.2f}; it takes {typical} (median over the peers' "
+        "processes)."
     )
 
 
@@ -78,14 +80,16 @@ def memory_table(result: Result) -> Table:
 
 def error_table(result: Result) -> Table:
     """Largest error."""
-    rows = [row for row in result["rows"] if row.get("lengths")]
-    peaked = [found["peaked"] for row in rows for found in row["lengths"] if "peaked" in found]
+    peaked = [found["peaked"] for row in result["rows"] for found in row.get("lengths", ()) if "peaked" in found]
     note = (
         "Against the same model run in float64 on eager attention, with the same parameters and tokens, over all that "
-        "the peer gives. It carries the rounding of the layers below, for every peer alike. Rows are peaked: their "
-        f"largest weight is at least {min(peaked):.1f} times an even row's (median of a layer, least over layers and "
-        "lengths)."
+        "the peer gives. It carries the rounding of the layers below, for every peer alike."
     )
+    if peaked:
+        note += (
+            f" Rows are peaked: their largest weight is at least {min(peaked):.1f} times an even row's (median of a "
+            "layer, least over layers and lengths)."
+        )
     return Table(
         "Largest error of a weight",
         _columns(result),
