@@ -20,7 +20,8 @@ def table(result: dict[str, Any]) -> Table:
     from attnprobe.bench.table import COLUMNS, cells, footnotes
 
     bench = Bench.from_dict(result)
-    return Table("Time and memory", COLUMNS, cells(bench), "\n".join(f"- {note}" for note in footnotes(bench)))
+    notes = [note for note in footnotes(bench) if not note.startswith("On ")]  # the section says that already
+    return Table("Time and memory", COLUMNS, cells(bench), "\n".join(f"- {note}" for note in notes))
 
 
 def draw(result: dict[str, Any], path: Path) -> None:

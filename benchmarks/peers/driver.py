@@ -17,11 +17,12 @@ from benchmarks.peers.peer import Peer
 from benchmarks.peers.told import told
 from benchmarks.peers.venvs import HERE, NotInstalled, python_for
 
-LAYERS, HEADS, WIDTH = 4, 12, 768
-LENGTHS = {"cpu": (256, 512, 1024, 2048), "cuda": (512, 1024, 2048, 4096, 8192, 16384, 32768)}
+SHAPES = {"cpu": (4, 8, 512), "cuda": (12, 12, 768)}  # layers, heads, width
+LENGTHS = {"cpu": (256, 512, 1024, 2048), "cuda": (1024, 2048, 4096, 8192, 16384)}
+ROUNDS = {"cpu": 5, "cuda": 15}
 QUICK_LENGTHS = (48,)
 TINY = {"layers": 2, "heads": 4, "width": 64, "positions": 64}
-LIMIT = 180  # seconds without news of a process
+LIMIT = 300  # seconds without news of a process
 ROOT = HERE.parents[1]
 
 
@@ -50,7 +51,7 @@ def measure(
 
     lengths = QUICK_LENGTHS if quick else LENGTHS[device]
     tiny = Shape(**TINY)
-    shape = tiny if quick else Shape(LAYERS, HEADS, WIDTH, max(lengths))
+    shape = tiny if quick else Shape(*SHAPES[device], max(lengths))
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         write(shape, Path(folder, "model"))
@@ -59,7 +60,7 @@ def measure(
             device=device,
             dtype=dtype,
             threads=torch.get_num_threads(),
-            rounds=2 if quick else 5,
+            rounds=2 if quick else ROUNDS[device],
             here=here,
             lengths=lengths,
             model=str(Path(folder, "model")),
@@ -104,7 +105,7 @@ def _row(module: str, peer: type[Peer], setting: Setting) -> dict[str, Any]:
     ended = next((line["ended"] for line in lines if "ended" in line), None)
     if ended is not None:
         ended = {"length": setting.lengths[len(lengths)], "why": ended}
-    for found in lengths:
+    for found in lengths if setting.device == "cpu" else ():
         (line,) = _work(python, {**task, "do": "memory", "length": found["length"]}, setting.limit)
         found["memory"] = line
     probes = next((line["probes"] for line in lines if "probes" in line), {})

@@ -48,6 +48,7 @@ class Peer(ABC):
     package: ClassVar[str]  # the distribution whose version is told
     attention: ClassVar[str] = "sdpa"  # the implementation that it needs
     selects: ClassVar[str]  # what can be chosen, and before or after it is computed
+    generates: ClassVar[str] = ""  # what its user has to do for `generate`
 
     def __init__(self, files: ModelFiles, attention: str | None = None) -> None:
         self.model: Any = files.load(attention or self.attention)

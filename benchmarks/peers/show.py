@@ -67,14 +67,14 @@ def _noise(result: Result) -> str:
 
 def memory_table(result: Result) -> Table:
     """Peak memory over the bare forward's."""
-    kept = "device memory (torch's allocator)" if _on_gpu(result) else "resident memory (VmHWM)"
+    gpu = result["environment"]["device"] != "cpu"
+    kept = "device memory, as torch's allocator counts it" if gpu else "resident memory (VmHWM) of a fresh process each"
+    fresh = "unless they are taken to the host" if gpu else "and large arrays are given back when they are free"
     return Table(
         "Extra peak memory of the same",
         _columns(result),
         _by_length(result, lambda found: _size(found["memory"])),
-        f"Peak {kept} of a fresh process for each peer and length, over that of the bare model's pass just before; the "
-        "weights are in it"
-        + (", unless it takes them to the host." if _on_gpu(result) else ". Large arrays are given back when free."),
+        f"Peak {kept}, over that of the bare model's pass just before; the weights are in it, {fresh}.",
     )
 
 
@@ -118,10 +118,6 @@ def ability_table(result: Result) -> Table:
 
 def _model(result: Result) -> str:
     return f"{result['shape']['what']}, batch 1, {result['shape']['dtype']}"
-
-
-def _on_gpu(result: Result) -> bool:
-    return bool(result["environment"]["device"] != "cpu")
 
 
 def _size(memory: Result) -> str:

@@ -12,6 +12,7 @@ class TorchLens(Peer):
     title = "TorchLens `trace`, `facets['pattern']`"
     package = "torchlens"
     selects = "layers; heads and rows once the whole map is made"
+    generates = ", a trace a token in a loop of one's own"
 
     def __init__(self, files: ModelFiles, attention: str | None = None) -> None:
         import torchlens

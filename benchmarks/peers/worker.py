@@ -16,10 +16,10 @@ from importlib import metadata
 from typing import Any
 
 from benchmarks.measure import alternate, ratio, settle, spread
+from benchmarks.peers.peer import Peer
 from benchmarks.peers.told import out_of_memory, told
 from benchmarks.process import forget_peak, give_back_at_once, peak
 
-ROUNDS = 5
 SECONDS = 20  # a length's rounds take about so long, but there is always one
 LONGEST_EXACT = 4096  # a float64 map of a layer has to fit
 
@@ -80,22 +80,25 @@ class Worker:
         peer, bare, exact = self.make(self.files), self.files.load("sdpa"), None
         packages = ("torch", "transformers", self.make.package)
         self.tell(versions={name: _version(name) for name in packages})
-        self.tell(probes=probe(self.make, ModelFiles(self.task["tiny"], self.files.device, self.files.dtype)))
+        self.tell(probes=probe(self.make, ModelFiles(self.task["tiny"], self.files.device)))
         for length in self.task["lengths"]:
             ids = self.files.tokens(length)
 
             alone = partial(self.seconds, partial(bare, ids, use_cache=False))
             recorded = partial(self.seconds, partial(peer.run, ids))
             variants = {"bare": alone, "peer": recorded, "again": alone}
-            once = sum(variant() for variant in variants.values())
-            rounds = max(1, min(self.task.get("rounds", ROUNDS), int(SECONDS / once)))
-            times = alternate(variants, rounds, warm=1 if rounds > 1 else 0)
+            first = {name: variant() for name, variant in variants.items()}
+            rounds = min(self.task["rounds"], int(SECONDS / sum(first.values())))
+            # Where there is no time for another, the first, which is cold, is the only one.
+            times = alternate(variants, rounds, warm=1) if rounds else {name: [took] for name, took in first.items()}
             found = {
                 "length": length,
                 "ratio": ratio(times, "peer", "bare"),
                 "noise": ratio(times, "again", "bare"),
                 "seconds": {name: spread(values) for name, values in times.items()},
             }
+            if self.cuda:  # the allocator counts each run by itself; a host's heap needs a fresh process
+                found["memory"] = self._peaks(bare, peer, length)
             if length <= LONGEST_EXACT:
                 from benchmarks.peers.files import largest_error
 
@@ -104,17 +107,20 @@ class Worker:
             self.tell(**found)
 
     def memory(self) -> None:
-        """Peak bytes of the peer and of the bare model, one length."""
-        if not self.cuda:
-            give_back_at_once()
+        """Peak bytes of the peer and of the bare model, one length, in a process that has done nothing else."""
+        give_back_at_once()
         peer, bare = self.make(self.files), self.files.load("sdpa")
         length = self.task["length"]
-        warm, ids = self.files.tokens(min(length, 128)), self.files.tokens(length)
+        warm = self.files.tokens(min(length, 128))
         bare(warm, use_cache=False)
         peer.run(warm)
+        self.tell(**self._peaks(bare, peer, length))
+
+    def _peaks(self, bare: Any, peer: Peer, length: int) -> dict[str, int]:
+        ids = self.files.tokens(length)
         without = self._peak(lambda: bare(ids, use_cache=False))
         with_peer = self._peak(lambda: peer.run(ids))
-        self.tell(length=length, bare=without, peer=with_peer, extra=with_peer - without)
+        return {"length": length, "bare": without, "peer": with_peer, "extra": with_peer - without}
 
     def _peak(self, work: Callable[[], Any]) -> int:
         settle()
