@@ -31,12 +31,16 @@ DOCS = ROOT / "docs"
 )
 @click.option("--only", multiple=True, metavar="PEER", help="Peers: these modules of benchmarks/peers/.")
 def main(names: tuple[str, ...], quick: bool, out: Path, docs: bool, page: bool, **peers: Any) -> None:
-    """Measure attnprobe; without NAMES, everything (about an hour on two cores)."""
+    """Measure attnprobe.
+
+    Without NAMES everything but peers, which install some gigabytes of other tools below benchmarks/out/venvs (unless
+    --here): about half an hour on two cores, and a quarter of an hour for peers.
+    """
     if quick and docs:
         raise click.UsageError("--quick figures are not for the documentation")
     if peers["device"] != "cpu" and names != ("peers",):
         raise click.UsageError("of these only peers run on a GPU: python -m benchmarks peers --device cuda")
-    for name in () if page else names or NAMES:
+    for name in () if page else names or [name for name in NAMES if name != "peers"]:
         _run(name, quick, out, docs, peers if name == "peers" else {})
     if docs or page:
         write_page(DOCS / "benchmarks", DOCS / "benchmarks.md", DOCS / "images")

@@ -159,6 +159,18 @@ def test_a_result_that_the_page_does_not_know_is_refused(tmp_path: Path) -> None
         write_page(tmp_path / "benchmarks", tmp_path / "page.md", tmp_path)
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("module", ["attnprobe", "hf_eager", "hooks"])
+def test_peers_are_measured_on_a_gpu(module: str) -> None:
+    result = driver.measure(quick=True, here=True, device="cuda", dtype="bfloat16", only=[module])
+    assert result["environment"]["device"] == torch.cuda.get_device_name()
+    for row in result["rows"]:
+        (found,) = row["lengths"]
+        assert found["seconds"]["peer"]["median"] > 0 and found["memory"]["bare"] > 0
+        assert row["probes"]["unseen"] == "bit for bit" or module != "attnprobe"
+
+
 def test_only_peers_run_on_a_gpu(tmp_path: Path) -> None:
     done = CliRunner().invoke(main, ["memory", "--device", "cuda", "--out", str(tmp_path)])
     assert done.exit_code == 2 and "only peers" in done.output
