@@ -16,7 +16,7 @@ def _name(row: Result) -> str:
     """A peer with the version of its tool, and of torch and transformers."""
     versions = dict(row.get("versions", {}))
     own = [version for package, version in versions.items() if package not in NAMED]
-    return f"{row['title']} {own[0]}" if own else row["title"]
+    return f"{row['title']} ({own[0]})" if own else row["title"]
 
 
 def _by_length(result: Result, cell: Callable[[Result], str]) -> list[list[str]]:
@@ -45,7 +45,8 @@ def time_table(result: Result) -> Table:
         _by_length(result, lambda found: ratio_text(found["ratio"], digits=1)),
         "Every peer in a process of its own, on the same weights and tokens, against the bare model on SDPA in that "
         "process, alternated: median, smallest and largest ratio of the rounds (a single one where it takes long)."
-        + _noise(result),
+        + _noise(result)
+        + _other_versions(result),
     )
 
 
@@ -63,6 +64,18 @@ def _noise(result: Result) -> str:
         f" The bare model against itself gives {low:.2f} to {high:.2f}; it takes {typical} (median over the peers' "
         "processes)."
     )
+
+
+def _other_versions(result: Result) -> str:
+    """Who could not run with the torch and transformers of the head."""
+    found = ""
+    for row in result["rows"]:
+        versions = {package: version for package, version in row.get("versions", {}).items() if package in NAMED}
+        if any(result["environment"][package] != version for package, version in versions.items()):
+            found += (
+                f" {_name(row)}: with " + ", ".join(f"{name} {version}" for name, version in versions.items()) + "."
+            )
+    return found
 
 
 def memory_table(result: Result) -> Table:
@@ -134,6 +147,7 @@ def draw(result: Result, path: Path) -> None:
 
     matplotlib.use("agg")
     from matplotlib import pyplot as plt
+    from matplotlib.ticker import LogLocator
 
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4.6), layout="constrained")
     rows = [row for row in result["rows"] if row.get("lengths")]
@@ -142,7 +156,9 @@ def draw(result: Result, path: Path) -> None:
         style = {"color": COLORS[number % len(COLORS)], "linewidth": 2 if mine else 1.2, "marker": "o" if mine else "s"}
         style |= {"markersize": 5 if mine else 3.5, "linestyle": "-" if mine else "--"}
         lengths = [found["length"] for found in row["lengths"]]
-        left.plot(lengths, [found["ratio"]["median"] for found in row["lengths"]], label=_name(row), **style)
+        left.plot(
+            lengths, [found["ratio"]["median"] for found in row["lengths"]], label=_name(row).replace("`", ""), **style
+        )
         peaks = [
             (found["length"], found["memory"]["extra"] / MIB)
             for found in row["lengths"]
@@ -151,11 +167,15 @@ def draw(result: Result, path: Path) -> None:
         if peaks:
             right.plot(*zip(*peaks, strict=True), **style)
         if row["ended"]:
-            for axes in (left, right):  # not where it would be, which nobody measured: at the upper edge
-                place = axes.get_xaxis_transform()
-                axes.plot([row["ended"]["length"]], [0.98 - 0.03 * number], "x", transform=place, color=style["color"])
+            above = sum(before["ended"] == row["ended"] for before in rows[:number])
+            for axes in (left, right):  # not where it would be, which nobody measured: above the upper edge
+                place = {"transform": axes.get_xaxis_transform(), "clip_on": False, "color": style["color"]}
+                axes.plot([row["ended"]["length"]], [1.03 + 0.04 * above], "x", markeredgewidth=2, **place)
     for axes, title in ((left, "time over the bare forward's"), (right, "extra peak memory (MiB)")):
-        axes.set(xscale="log", yscale="log", xlabel="tokens", title=title)
+        axes.set(xscale="log", yscale="log", xlabel="tokens")
+        axes.set_title(title, loc="left", fontsize=10)
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter("{x:,g}")
         axes.set_xticks(result["lengths"], [f"{length:,}" for length in result["lengths"]])
         axes.minorticks_off()
         axes.spines[["top", "right"]].set_visible(False)
