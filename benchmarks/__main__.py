@@ -14,6 +14,7 @@ from benchmarks.report import environment_text
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
+PEERS = sorted(file.stem for file in (ROOT / "benchmarks" / "peers" / "requirements").glob("*.txt"))
 
 
 @click.command()
@@ -29,7 +30,7 @@ DOCS = ROOT / "docs"
 @click.option(
     "--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), default="float32", help="Peers: its type."
 )
-@click.option("--only", multiple=True, metavar="PEER", help="Peers: these modules of benchmarks/peers/.")
+@click.option("--only", multiple=True, type=click.Choice(PEERS), help="Peers: these, once or more.")
 def main(names: tuple[str, ...], quick: bool, out: Path, docs: bool, page: bool, **peers: Any) -> None:
     """Measure attnprobe.
 

@@ -129,9 +129,8 @@ def _work(python: Path, task: dict[str, Any], limit: float) -> list[dict[str, An
             text = log.read_text().strip() or "no word"
             why = f"killed by signal {-worker.returncode}" if worker.returncode < 0 else told(RuntimeError(text))
             lines.append({"ended": why})
-        for line in lines:
-            if "ended" in line:
-                print(f"  {task['do']}: {line['ended']}", file=sys.stderr)
+        if any("ended" in line for line in lines):
+            print(f"  {lines[-1]['ended']}\n{log.read_text()[-2000:]}", file=sys.stderr)
         return lines
 
 

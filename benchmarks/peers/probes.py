@@ -92,6 +92,7 @@ def _padded(peer: Peer, files: ModelFiles, side: str) -> str:
     positions = (mask.cumsum(1) - 1).clamp(min=0)
     result = peer.run(ids, attention_mask=mask, position_ids=positions)
     start = PAD if side == "left" else 0
+    own = slice(start, start + LENGTH - PAD)
     cut: set[bool] = set()
 
     def rows(layer: int) -> Iterator[tuple[Tensor, Any]]:
@@ -99,14 +100,9 @@ def _padded(peer: Peer, files: ModelFiles, side: str) -> str:
             if part.sample not in (None, 1):
                 continue
             values = part.values[1 if part.sample is None else 0]
-            inside = values.shape[-1] == LENGTH
+            inside = values.shape[-1] == LENGTH  # of the batch's map, which then has all rows
             cut.add(not inside)
-            first = part.first
-            if inside:
-                values = values[:, max(0, start - first) :, start : start + LENGTH - PAD]
-                values = values[:, : LENGTH - PAD]
-                first = max(0, first - start)
-            yield values, (part.heads, first)
+            yield values[:, own, own] if inside else values, (part.heads, part.first)
 
     _compare(rows, files, short)
     return "yes, cut to each text" if cut == {True} else "yes, padding included"

@@ -151,7 +151,7 @@ def main(task: dict[str, Any]) -> None:
     except Exception as problem:
         why = "out of memory" if out_of_memory(problem) else told(problem)
         with open(task["to"], "a") as file:
-            file.write(json.dumps({"ended": why, "kind": type(problem).__name__}) + "\n")
+            file.write(json.dumps({"ended": why}) + "\n")
         traceback.print_exc()
 
 
