@@ -123,7 +123,7 @@ def table(result: dict[str, Any]) -> Table:
     )
 
 
-def draw(result: dict[str, Any], images: Path) -> None:
+def draw(result: dict[str, Any], path: Path) -> None:
     """The README's picture."""
     import matplotlib
 
@@ -151,12 +151,12 @@ def draw(result: dict[str, Any], images: Path) -> None:
     axes.set_title(f"Every head of {shape['layers']} layers x {shape['heads']} heads", fontsize=10)
     axes.legend(frameon=False, fontsize=8)
     axes.spines[["top", "right"]].set_visible(False)
-    images.mkdir(parents=True, exist_ok=True)
-    figure.savefig(images / "memory.png", dpi=150)
+    figure.savefig(path, dpi=150)
     plt.close(figure)
 
 
 TABLES = (table,)
+PICTURE = "memory"
 
 if __name__ == "__main__":
     print(json.dumps(forward(**json.loads(sys.argv[1]))))

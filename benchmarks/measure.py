@@ -8,11 +8,11 @@ from attnprobe.bench.machine import OtherLoad, environment, settle
 __all__ = ["OtherLoad", "alternate", "environment", "ratio", "settle", "spread"]
 
 
-def alternate(variants: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each variant, once a round, the order turned by one from round to round; two rounds warm up."""
+def alternate(variants: Mapping[str, Callable[[], float]], rounds: int, warm: int = 2) -> dict[str, list[float]]:
+    """Seconds of each variant, once a round, the order turned by one from round to round; `warm` rounds come before."""
     times: dict[str, list[float]] = {name: [] for name in variants}
     names = list(variants)
-    for turn in range(-2, rounds):
+    for turn in range(-warm, rounds):
         shift = turn % len(names)
         for name in names[shift:] + names[:shift]:
             settle()

@@ -1,9 +1,7 @@
 """Results for people: tables for the terminal and for the documentation, both from the same JSON."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from attnprobe.bench.machine import environment_line
@@ -32,7 +30,7 @@ class Table:
 
     def markdown(self) -> str:
         """As a section of a page."""
-        lines = [f"### {self.title}", "", _line(self.columns), _line(["---"] * len(self.columns))]
+        lines = [f"#### {self.title}", "", _line(self.columns), _line(["---"] * len(self.columns))]
         return "\n".join([*lines, *map(_line, self.rows), "", self.note, ""])
 
 
@@ -51,26 +49,3 @@ def ratio_text(ratio: Mapping[str, float], target: float | None = None, digits: 
 def environment_text(environment: Mapping[str, Any]) -> str:
     """One line: what it was measured on."""
     return environment_line(environment)
-
-
-HEAD = """# Benchmarks
-
-Made by `python -m benchmarks --docs` from the JSON files in `benchmarks/cpu/`; do not edit by hand. `make bench` runs
-the same on your machine.
-
-Machines are noisy. Every figure is a ratio of two things that were measured alternately in one run, each ratio taken
-within one round: the median and, in brackets, the smallest and the largest. The noise column is the same thing measured
-against itself.
-"""
-
-
-def write_page(folder: Path, page: Path, tables: Mapping[str, Any]) -> None:
-    """Write the page of all results in `folder`; `tables` gives each benchmark's."""
-    parts = [HEAD]
-    for name, make in tables.items():
-        path = folder / f"{name}.json"
-        if path.exists():
-            result = json.loads(path.read_text())
-            parts.append(f"## {name.capitalize()}\n\nOn {environment_text(result['environment'])}.\n")
-            parts.extend(one(result).markdown() for one in make)
-    page.write_text("\n".join(parts).rstrip() + "\n")

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from benchmarks import attention, long, measures, memory, paused, storage
 from benchmarks.__main__ import main
 from benchmarks.measure import alternate, ratio
-from benchmarks.report import write_page
+from benchmarks.page import write_page
 
 MODULES = {
     "attention": attention,
@@ -36,9 +36,10 @@ def spreads(value):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MODULES)
 def test_quick_run_gives_tables_and_json(name: str, tmp_path: Path) -> None:
-    done = CliRunner().invoke(main, [name, "--quick", "--out", str(tmp_path)], catch_exceptions=False)
+    out, page = tmp_path / "results" / "cpu", tmp_path / "page.md"
+    done = CliRunner().invoke(main, [name, "--quick", "--out", str(out)], catch_exceptions=False)
     assert done.exit_code == 0
-    result = json.loads((tmp_path / f"{name}.json").read_text())
+    result = json.loads((out / f"{name}.json").read_text())
     assert result["benchmark"] == name and result["quick"] is True
     assert {"torch", "transformers", "processor", "cores"} <= set(result["environment"])
     assert all(s["low"] <= s["median"] <= s["high"] and s["count"] >= 1 for s in spreads(result))
@@ -47,8 +48,7 @@ def test_quick_run_gives_tables_and_json(name: str, tmp_path: Path) -> None:
         table = make(result)
         assert table.rows and all(len(row) == len(table.columns) for row in table.rows)
 
-    page = tmp_path / "page.md"
-    write_page(tmp_path, page, {name: MODULES[name].TABLES})
+    write_page(out.parent, page, tmp_path / "images")
     text = page.read_text()
     assert result["environment"]["torch"] in text and str(Path.home()) not in text
     assert all(row[0] in text for make in MODULES[name].TABLES for row in make(result).rows)
