@@ -193,7 +193,7 @@ MODES: Mapping[str, Mode] = {
         Mode("head", "all rows of one head of the middle layer, float32, in memory", _head),
         Mode("rows", f"the last {LAST} rows of {SOME} heads of every layer, float32, in memory", _rows),
         Mode("row-measures", f"{', '.join(ROW_MEASURES)} of every row of every head", _row_measures),
-        Mode("measures", "these, and mass by key and both pooled maps of every head", _measures),
+        Mode("measures", f"{len(ROW_MEASURES)} measures of rows, mass by key, both pooled maps, all heads", _measures),
         Mode("weights", "all weights of the middle layer, float32, in memory", _weights),
         Mode("disk", "all weights of the middle layer, float32, to a run directory, synced", _disk),
         Mode("eager", "eager attention with output_attentions=True: all weights, kept where they are made", _eager,
