@@ -2,13 +2,46 @@
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from attnprobe.fields import HUGE, own_memory
 from attnprobe.profiling import copied, stage
+
+
+@dataclass(eq=False)
+class _Flight:
+    """Copies on their way, the events of their arrival, and, where somebody brings them further, what will come."""
+
+    hosts: list[Tensor | None]
+    events: list[Any]
+    nbytes: int
+    then: Callable[..., None]
+    brought: "Future[list[Tensor | None]] | None" = None
+
+    @property
+    def landed(self) -> bool:
+        """Whether nothing has to be waited for."""
+        return self.brought.done() if self.brought is not None else all(event.query() for event in self.events)
+
+    def wait(self) -> list[Tensor | None]:
+        """What came, once it has."""
+        if self.brought is not None:
+            return self.brought.result()
+        for event in self.events:
+            event.synchronize()
+        return self.hosts
+
+    def bring(self) -> list[Tensor | None]:
+        """Out of pinned memory, in a thread of its own."""
+        for event in self.events:
+            event.synchronize()
+        return [None if one is None else own_memory(one) for one in self.hosts]
 
 
 class Copies:
@@ -22,13 +55,17 @@ class Copies:
     bound
         Bytes in flight at most, and so of pinned memory and of device memory that waits for its copy; beyond it the
         oldest copy is waited for.
+    kept
+        Whether what lands stays in memory: then a thread brings large tensors out of pinned memory, and the one that
+        runs the model does not.
     """
 
-    def __init__(self, bound: int) -> None:
+    def __init__(self, bound: int, kept: bool = False) -> None:
         self._bound = bound
-        self._flying: deque[tuple[list[Tensor | None], list[Any], int, Callable[..., None]]] = deque()
+        self._flying: deque[_Flight] = deque()
         self._nbytes = 0
         self._aside: dict[torch.device, Any] = {}
+        self._bringer = ThreadPoolExecutor(1, "attnprobe-copies") if kept else None
 
     def __len__(self) -> int:
         """Copies in flight."""
@@ -45,20 +82,21 @@ class Copies:
         nbytes = sum(one.nbytes for one in tensors if one is not None and one.device.type != "cpu")
         while land and self._flying and self._nbytes + nbytes > self._bound:  # first, so that pinned memory is there
             self._land_first()
-        hosts: list[Tensor | None] = []
-        events: list[Any] = []
+        flight = _Flight([], [], nbytes, then)
         for tensor in tensors:
             if tensor is None or tensor.device.type == "cpu":
-                hosts.append(tensor)
+                flight.hosts.append(tensor)
             elif tensor.device.type != "cuda":
                 with stage("copy"):
-                    hosts.append(torch.empty(tensor.shape, dtype=tensor.dtype).copy_(tensor))
+                    flight.hosts.append(torch.empty(tensor.shape, dtype=tensor.dtype).copy_(tensor))
                     copied(tensor.nbytes)
             else:
                 host, event = self._copy(tensor, aside)
-                hosts.append(host)
-                events.append(event)
-        self._flying.append((hosts, events, nbytes, then))
+                flight.hosts.append(host)
+                flight.events.append(event)
+        if self._bringer is not None and flight.events and nbytes >= HUGE:
+            flight.brought = self._bringer.submit(flight.bring)
+        self._flying.append(flight)
         self._nbytes += nbytes
         if land:
             self.land(wait=False)
@@ -85,15 +123,17 @@ class Copies:
 
     def land(self, wait: bool) -> None:
         """Call back for what has landed; with `wait`, for everything."""
-        while self._flying:
-            if not wait and not all(event.query() for event in self._flying[0][1]):
-                return
+        while self._flying and (wait or self._flying[0].landed):
             self._land_first()
 
     def _land_first(self) -> None:
-        hosts, events, nbytes, then = self._flying.popleft()
-        self._nbytes -= nbytes
-        for event in events:
-            with stage("wait"):
-                event.synchronize()
-        then(*hosts)
+        flight = self._flying.popleft()
+        self._nbytes -= flight.nbytes
+        with stage("wait") if flight.events else nullcontext():
+            hosts = flight.wait()
+        flight.then(*hosts)
+
+    def close(self) -> None:
+        """Nothing will come any more."""
+        if self._bringer is not None:
+            self._bringer.shutdown()

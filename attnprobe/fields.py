@@ -191,10 +191,10 @@ class Block:
         """The same block in memory of its own: a small view would keep a whole tile alive, or pinned."""
         if self.values.untyped_storage().nbytes() == self.nbytes and not self.values.is_pinned():
             return self
-        return replace(self, values=_own(self.values))
+        return replace(self, values=own_memory(self.values))
 
 
-def _own(values: "torch.Tensor") -> "torch.Tensor":
+def own_memory(values: "torch.Tensor") -> "torch.Tensor":
     """A copy; a large one in memory from NumPy, which asks for pages so large that few have to be made."""
     import torch
 

@@ -51,8 +51,8 @@ class Observer:
         Looks token strings up, if there is a tokenizer; whether ids are kept at all.
     every_thread, check
         Whether calls of other threads than this one are seen; what refuses forward passes that do not fit.
-    counter
-        What samples are numbered by that are told no number.
+    counter, in_memory
+        What samples are numbered by that are told no number; whether the store keeps what it is given in memory.
     """
 
     def __init__(
@@ -67,6 +67,7 @@ class Observer:
         every_thread: bool,
         check: Callable[[int, ForwardInputs, Forward], None],
         counter: Iterator[int],
+        in_memory: bool,
     ) -> None:
         self._anatomy = anatomy
         self._kept = kept
@@ -77,7 +78,7 @@ class Observer:
         self._lock = threading.RLock()
         self._closed = False
         self._profiler = here()
-        self._copies = Copies(budget // 2)
+        self._copies = Copies(budget // 2, in_memory)
         self._scratch, store = Scratch(), CountedWriter(store)
         numbers = {site: number for number, site in enumerate(anatomy.sites)}
         keepers = {one.group: make_keeper(one, numbers, store, self._put, self._scratch, budget) for one in kept}
@@ -310,6 +311,7 @@ class Observer:
                     self._copies.land(wait=True)
                 except BaseException as error:
                     problem = problem or error
+        self._copies.close()
         self._scratch.clear()
         if problem is not None:
             raise problem

@@ -130,6 +130,7 @@ class Recorder:
                 self._every_thread,
                 self._check,
                 self._numbers(),
+                self._to is None,
             )
             with ExitStack() as unwatch:
                 unwatch.enter_context(

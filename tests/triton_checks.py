@@ -209,7 +209,14 @@ def launches(call: AttentionCall) -> list[tuple[Any, dict[str, Any]]]:
     operands = Operands.of(call, tuple(range(call.heads)), range(call.queries))
     number = operands.empty()
     place = {"row_shift": 0, "column_shift": 0, "length": call.keys, "first": 4}
-    row = {"reach": 64, "ids": operands.common["rows"], "numbers": number, "POSITIONS": True, "IDS": True}
+    row = {
+        "reach": 64,
+        "ids": operands.common["rows"],
+        "numbers": number,
+        "POSITIONS": True,
+        "IDS": True,
+        "PLACE": True,
+    }
     top = {name: place[name] for name in ("column_shift", "length", "first")}
     top |= {"last": 9, "positions": operands.common["rows"], "K": 8, "values": number, "among": number}
     fold = {"last_low": 0, "last_high": 64, "received": number, "pooled": number, "distances": number}

@@ -35,10 +35,9 @@ ROWS = {
     "sink_mass": 2,
     "entropy_with_sink": 4,
 }
-LSE, SINK, STRAY, ARGMAX, PREVIOUS, NUMBERS = 0, 2, 3, 6, 9, 14
+LSE, VALID, SINK, STRAY, PREVIOUS, NUMBERS = 0, 1, 2, 3, 9, 14
 POSITIONS = {"self", "previous", "local_mass", "distance"}
 IDS = {"duplicate", "induction"}
-NOWHERE = 2.0**31  # argmax of a row without a key
 FOLDS = {"received": 0, "received_max": 1, "received_last": 2, "received_last_max": 3}
 GRID = {"pooled_mean": 0, "pooled_max": 1}
 FLOAT = 4
@@ -108,7 +107,7 @@ class KernelMeasures:
         numbers = None
         for turn in range(max(len(firsts), len(locals_))):  # one argument a pass; more than one is rare
             k, w = firsts[min(turn, len(firsts) - 1)], locals_[min(turn, len(locals_) - 1)]
-            found = _measure_rows(operands, place, k, w, bool(names & POSITIONS), ids is not None)
+            found = _measure_rows(operands, place, k, w, bool(names & POSITIONS), ids is not None, "argmax" in names)
             numbers = found if numbers is None else numbers
             values[f"first_mass({k})"] = found[ROWS["first_mass"]]
             values[f"local_mass({w})"] = found[ROWS["local_mass"]]
@@ -127,7 +126,7 @@ class KernelMeasures:
             values[name] = numbers[ROWS[name]].masked_fill(ids.new(place.shifted(rows), operands.device), torch.nan)
         if names - ROWS.keys():
             values.update(_fold(operands, rows, place, asked, numbers))
-        valid = numbers[ARGMAX] != NOWHERE if own.may_empty else None
+        valid = numbers[VALID] != 0 if own.may_empty else None
         return Measured(heads, values, valid, sink, numbers[STRAY].amax())
 
 
@@ -139,7 +138,7 @@ def smallest_block() -> int:
 
 
 def _measure_rows(
-    operands: Operands, place: Place, first: int, reach: int, positions: bool, with_ids: bool
+    operands: Operands, place: Place, first: int, reach: int, positions: bool, with_ids: bool, with_place: bool
 ) -> Float[Tensor, "number head row"]:
     from attnprobe.engines.triton.kernels.rows import measure as kernel
 
@@ -160,6 +159,7 @@ def _measure_rows(
         numbers=numbers,
         POSITIONS=positions,
         IDS=with_ids,
+        PLACE=with_place,
     )
     return numbers
 

@@ -27,7 +27,7 @@ from attnprobe.engines.triton.kernels.tuning import tuned
 
 # The order of the numbers of a row.
 LSE = tl.constexpr(0)  # base-2 logarithm of the sum of exponentials, a sink's included; 0 where there is none
-KEYS = tl.constexpr(1)  # mass on keys: 1, or 1 less the sink's
+VALID = tl.constexpr(1)  # 1, or 0 of a row without any key
 SINK = tl.constexpr(2)
 STRAY = tl.constexpr(3)  # largest weight on a column that is not of the sample
 ENTROPY = tl.constexpr(4)
@@ -55,13 +55,14 @@ def measure(
     row_shift, column_shift, length, first, reach, ids, numbers,
     GROUP: tl.constexpr, HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, MASK: tl.constexpr, BIAS: tl.constexpr,
     SINKS: tl.constexpr, CAP: tl.constexpr, CAUSAL: tl.constexpr, WINDOW: tl.constexpr, SIZE: tl.constexpr,
-    POSITIONS: tl.constexpr, IDS: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
+    POSITIONS: tl.constexpr, IDS: tl.constexpr, PLACE: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
     """All numbers of each row, ``[number, head, row]``, of one sample.
 
     Row r of the call is at position ``r + row_shift`` of the sample, column c at ``c + column_shift``; columns at
     positions from 0 to `length` are the sample's. `first` keys count as first, keys less than `reach` away as local.
-    With `IDS`, ``ids[position + 1]`` is the token there, and ``ids[0]`` none.
+    With `IDS`, ``ids[position + 1]`` is the token there, and ``ids[0]`` none. With `PLACE`, it is found where a row's
+    largest weight is: of all numbers the only one that makes a program's warps wait for each other.
     """
     at, own = block_rows(rows, row_count, CAUSAL, BLOCK_M)
     head = tl.load(heads + tl.program_id(1)).to(tl.int64)
@@ -102,9 +103,10 @@ def measure(
                 mask, mask_row, mask_column, bias, bias_row, bias_column, MASK, BIAS, CAP, False, False,
             )  # fmt: skip
         most = tl.max(logits, 1)
-        if tl.max((most > peak).to(tl.int32)) > 0:
-            found = tl.min(tl.where(logits == most[:, None], step[None, :], BLOCK_N), 1)
-            peak_at = tl.where(most > peak, begin + column_shift + found, peak_at)  # of equal ones, the first stays
+        if PLACE:  # noqa: SIM102 (a constant of the kernel, and a test at run time)
+            if tl.max((most > peak).to(tl.int32)) > 0:
+                found = tl.min(tl.where(logits == most[:, None], step[None, :], BLOCK_N), 1)
+                peak_at = tl.where(most > peak, begin + column_shift + found, peak_at)  # of equal ones, the first
         higher = tl.maximum(peak, most)
         base = finite(higher) * factor
         lower = tl.where(peak == float("-inf"), 0.0, base - peak * factor)
@@ -145,9 +147,10 @@ def measure(
         position = columns + column_shift
         inside = (position >= 0) & (position < length)
         most = tl.max(logits, 1)
-        found = tl.min(tl.where(logits == most[:, None], position[None, :], NOWHERE), 1)
-        better = (most > peak) | ((most == peak) & (most > float("-inf")) & (found < peak_at))
-        peak_at = tl.where(better, found, peak_at)
+        if PLACE:
+            found = tl.min(tl.where(logits == most[:, None], position[None, :], NOWHERE), 1)
+            better = (most > peak) | ((most == peak) & (most > float("-inf")) & (found < peak_at))
+            peak_at = tl.where(better, found, peak_at)
         stray = tl.maximum(stray, tl.max(tl.where(inside[None, :], float("-inf"), logits), 1))
         higher = tl.maximum(peak, most)
         base = finite(higher) * factor
@@ -191,7 +194,7 @@ def measure(
     size = tl.num_programs(1).to(tl.int64) * row_count
     there = at < row_count
     tl.store(out + LSE * size, finite(higher) + tl.log2(total), mask=there)
-    tl.store(out + KEYS * size, on_keys, mask=there)
+    tl.store(out + VALID * size, tl.where(mass == 0.0, 0.0, 1.0), mask=there)
     tl.store(out + SINK * size, beside / total, mask=there)
     outside = tl.where(stray == float("-inf"), 0.0, tl.exp2((stray - finite(peak)) * factor))
     tl.store(out + STRAY * size, outside * down, mask=there)
@@ -199,8 +202,9 @@ def measure(
     entropy = LN_2 * (on_keys * (tl.log2(total) + lower) - spread * down)
     tl.store(out + ENTROPY * size, entropy, mask=there)
     tl.store(out + MAX * size, tl.where(peak == float("-inf"), 0.0, down), mask=there)
-    broken = mass != mass
-    tl.store(out + ARGMAX * size, tl.where(broken, mass, peak_at.to(tl.float32)), mask=there)
+    if PLACE:
+        broken = mass != mass
+        tl.store(out + ARGMAX * size, tl.where(broken, mass, peak_at.to(tl.float32)), mask=there)
     tl.store(out + FIRST * size, on_first * down, mask=there)
     tl.store(out + SELF * size, on_own * down, mask=there)
     tl.store(out + PREVIOUS * size, on_previous * down, mask=there)
