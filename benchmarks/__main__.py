@@ -14,6 +14,7 @@ from benchmarks.report import environment_text
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
+ASKED = ("kernels", "streaming", "peers")  # these run when they are named: on CUDA, or with other tools
 PEERS = sorted(file.stem for file in (ROOT / "benchmarks" / "peers" / "requirements").glob("*.txt"))
 
 
@@ -34,14 +35,15 @@ PEERS = sorted(file.stem for file in (ROOT / "benchmarks" / "peers" / "requireme
 def main(names: tuple[str, ...], quick: bool, out: Path, docs: bool, page: bool, **peers: Any) -> None:
     """Measure attnprobe.
 
-    Without NAMES everything but peers, which install some gigabytes of other tools below benchmarks/out/venvs (unless
-    --here): about half an hour on two cores, and a quarter of an hour for peers.
+    Without NAMES everything but kernels and streaming, which need CUDA, and peers, which install some gigabytes of
+    other tools below benchmarks/out/venvs (unless --here): about half an hour on two cores, and a quarter of an hour
+    for peers.
     """
     if quick and docs:
         raise click.UsageError("--quick figures are not for the documentation")
     if peers["device"] != "cpu" and names != ("peers",):
-        raise click.UsageError("of these only peers run on a GPU: python -m benchmarks peers --device cuda")
-    for name in () if page else names or [name for name in NAMES if name != "peers"]:
+        raise click.UsageError("--device is for peers: python -m benchmarks peers --device cuda")
+    for name in () if page else names or [name for name in NAMES if name not in ASKED]:
         _run(name, quick, out, docs, peers if name == "peers" else {})
     if docs or page:
         write_page(DOCS / "benchmarks", DOCS / "benchmarks.md", DOCS / "images")
