@@ -126,7 +126,7 @@ def ability_table(result: Result) -> Table:
         ["peer", "model on SDPA", "output as the bare model's", "generation with a cache", "padded batch", "chosen"],
         body,
         "Tried on a tiny model in float32, apart from the last column. On SDPA: the peer is given a model on SDPA; do "
-        "right weights come, and does it stay there? Output: what leaves the last layer, against the bare model on SDPA. "
+        "right weights come, and does it stay there? Output: what leaves the last layer, against the bare model's. "
         "Generation: weights of prompt and new tokens against one pass in float64. Padded: a short text beside a long "
         "one, against the text alone; left and right where these differ.",
     )
