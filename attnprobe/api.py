@@ -64,7 +64,8 @@ def record(
     measures
         Keep these measures and no weights, as in ``measures="default"``; see `Measures`.
     engine
-        ``"auto"``, ``"torch"`` (row blocks) or ``"dense"`` (the definition in float64, for tests).
+        ``"auto"`` (triton on CUDA, else torch), ``"triton"`` (fused kernels), ``"torch"`` (row blocks) or ``"dense"``
+        (the definition in float64, for tests). What kernels do not cover falls to torch.
     budget
         Bytes of working memory (``"256 MiB"``); what you keep in memory comes on top.
     overwrite
