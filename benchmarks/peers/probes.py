@@ -8,7 +8,7 @@ from torch import Tensor
 
 from benchmarks.peers.files import ModelFiles, each_layer
 from benchmarks.peers.peer import Peer
-from benchmarks.peers.told import told
+from benchmarks.peers.told import NOTHING, told
 
 LENGTH, PAD, NEW = 40, 8, 4
 NEAR = 1e-5  # of float64, in float32
@@ -76,10 +76,10 @@ def padding(make: Callable[..., Peer], files: ModelFiles) -> str:
         try:
             answers[side] = _padded(make(files), files, side)
         except Exception as problem:
-            answers[side] = f"no: {told(problem, 60)}"
+            answers[side] = f"no, {told(problem)}"
     if answers["left"] == answers["right"]:
         return answers["left"]
-    return "; ".join(f"{side} {answer}" for side, answer in answers.items())
+    return "; ".join(f"{side}: {answer}" for side, answer in answers.items())
 
 
 def _padded(peer: Peer, files: ModelFiles, side: str) -> str:
@@ -131,4 +131,4 @@ def _compare(rows: Callable[[int], Iterator[tuple[Tensor, Any]]], files: ModelFi
 
     each_layer(files.exact(), ids, look)
     if not seen:
-        raise LookupError("no weights to compare")
+        raise LookupError(NOTHING)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from benchmarks.peers.told import NOTHING
 from benchmarks.process import MIB
 from benchmarks.report import Table, ratio_text
 
@@ -117,13 +118,15 @@ def ability_table(result: Result) -> Table:
     body = []
     for row in result["rows"]:
         probes = row.get("probes", {})
+        if probes.get("fused") == f"no: {NOTHING}":
+            continue
         body.append([_name(row), *(probes.get(name, "not run") for name in asked), row["selects"]])
     return Table(
         "What each can do",
         ["peer", "model on SDPA", "output as the bare model's", "generation with a cache", "padded batch", "chosen"],
         body,
-        "Tried on a tiny model, apart from the last column. On SDPA: the peer is given a model on SDPA; do right "
-        "weights come, and does it stay there? Output: what leaves the last layer, against the bare model on SDPA. "
+        "Tried on a tiny model in float32, apart from the last column. On SDPA: the peer is given a model on SDPA; do "
+        "right weights come, and does it stay there? Output: what leaves the last layer, against the bare model's. "
         "Generation: weights of prompt and new tokens against one pass in float64. Padded: a short text beside a long "
         "one, against the text alone; left and right where these differ.",
     )

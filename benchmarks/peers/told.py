@@ -1,5 +1,7 @@
 """Errors in a few words."""
 
+NOTHING = "no weights to compare"  # of a peer that gives none by design
+
 
 def told(problem: BaseException, limit: int = 90) -> str:
     """The last line of an error that says something, shortened."""
