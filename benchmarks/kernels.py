@@ -121,8 +121,8 @@ def _shape(shape: Shape, rounds: int) -> list[dict[str, Any]]:
         if name not in ("rows of some heads",):
             row["products"] = spread([product / (1e-3 * t) for t in times[name]])
             row["exponentials"] = spread([shape.pairs / (1e-3 * t) for t in times[name]])
-        if name in slow:
-            row["torch_over_it"] = spread([t / row["milliseconds"]["median"] for t in times[name + " torch"]])
+        if f"{name} torch" in slow:
+            row["torch_over_it"] = spread([t / row["milliseconds"]["median"] for t in times[f"{name} torch"]])
         found.append(row)
     return found
 

@@ -114,6 +114,9 @@ def test_the_largest_weights_are_those_of_float64(name: str, run: Run) -> None:
         triton_checks.check_stray,
         triton_checks.check_other_top,
         triton_checks.check_heads_in_turn,
+        triton_checks.check_nan_measures,
+        triton_checks.check_same_peak_for_long,
+        triton_checks.check_the_end_of_memory,
     ],
 )
 def test_measures_of_what_a_recording_meets(check: Callable[[str], None], run: Run) -> None:

@@ -3,6 +3,8 @@
 Nothing here imports triton before `TRITON_INTERPRET` may be set: a process that imported it without cannot interpret.
 """
 
+import ctypes
+import mmap
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -248,6 +250,79 @@ def check_nan(device: str) -> None:
     broken = tile.weights.isnan().any(-1).cpu()
     assert broken[0, 0, 3] and broken.sum() == 1
     assert tile.valid is not None and tile.valid.all()
+
+
+def check_nan_measures(device: str) -> None:
+    """Every number of a row that is NaN is NaN, whether or not the device's largest of NaNs is one."""
+    from attnprobe.engines.fused import Place
+    from attnprobe.engines.triton import fused
+
+    call = checks.random_call(batch=1, rows=40, columns=40, causal="upper-left")
+    call.query[0, 0, 30] = torch.nan
+    by, place = fused(covered(call, device)), Place(0, 0, 0, 40, 40)
+    assert by is not None
+    names = "entropy,max,argmax,first_mass(1),self,previous,local_mass(4),distance"
+    (got,) = by.measure(on(call, device), (0, 1), range(40), place, choose(names), 1 << 20)
+    for name in names.split(","):
+        broken = got.values[name].isnan().cpu()
+        broken[:, 0] = False  # the first row has no previous one
+        assert broken[0, 30] and broken.sum() == 1, name
+
+
+def check_same_peak_for_long(device: str) -> None:
+    """Sums over a row whose largest logit comes first are whole however many blocks of keys follow.
+
+    Key 0 has half of each row's mass, and all others together the other half.
+    """
+    from attnprobe.engines.fused import Place
+    from attnprobe.engines.triton import fused
+
+    keys, rows, width = (131_072, 64, 16) if device == "cuda" else (1024, 16, 16)
+    tops = torch.linspace(20.0, 40.0, rows)
+    query, key = torch.zeros(1, 1, rows, width), torch.zeros(1, 1, keys, width)
+    query[0, 0, :, 0], query[0, 0, :, 1], key[..., 0], key[..., 1] = tops, 1.0, 1.0, -float(np.log(keys - 1.0))
+    key[0, 0, 0, 1] = 0.0
+    call = on(AttentionCall(query, key, 0.3, causal="bottom-right"), device)
+    call = checks.replace(call, query=call.query / 0.3)
+    by, place = fused(covered(call, device)), Place(0, keys - rows, 0, keys, keys)
+    assert by is not None
+    (got,) = by.measure(call, (0,), range(rows), place, choose("first_mass(1),received"), 1 << 30)
+    bound = (1e-6 + 4 * checks.EPS * tops).double()
+    seen = torch.arange(keys - rows, keys, dtype=torch.float64)  # keys beside the first
+    want = 1 / (1 + seen / (keys - 1))
+    worst = ((got.values["first_mass(1)"][0].cpu().double() - want).abs() / bound).max()
+    assert worst <= 1, f"{float(worst):.3g} times the bound"
+    assert abs(float(got.values["received"][0, 0]) - float(want.sum())) <= float(bound.sum())
+
+
+def _guarded(numbers: torch.Tensor) -> torch.Tensor:
+    """The same numbers where memory ends: behind the last one is a page that nobody may read."""
+    size = -(-numbers.nbytes // mmap.PAGESIZE) * mmap.PAGESIZE
+    memory = mmap.mmap(-1, size + mmap.PAGESIZE)
+    at = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    libc = ctypes.CDLL(None, use_errno=True)
+    assert libc.mprotect(ctypes.c_void_p(at + size), mmap.PAGESIZE, 0) == 0
+    kept = torch.frombuffer(memory, dtype=numbers.dtype, count=numbers.numel(), offset=size - numbers.nbytes)
+    return kept.view(numbers.shape).copy_(numbers)
+
+
+def check_the_end_of_memory(device: str) -> None:
+    """No row or column behind the last one is read, of queries, keys, a mask or a bias."""
+    from attnprobe.engines.fused import Place
+    from attnprobe.engines.triton import fused, tiles
+
+    if device != "cpu":
+        return  # compute-sanitizer tells it there
+    call = checks.random_call(batch=1, heads=2, kv_heads=1, rows=37, columns=45, causal="bottom-right", window=30)
+    parts = {"bias": torch.randn(1, 2, 37, 45), "mask": torch.ones(1, 1, 37, 45, dtype=torch.bool)}
+    call = checks.replace(call, **parts)
+    call = checks.replace(call, **{name: _guarded(getattr(call, name)) for name in ("query", "key", "bias", "mask")})
+    by, place = fused(call), Place(0, 8, 0, 45, 45)
+    assert by is not None
+    (got,) = by.measure(call, (0, 1), range(37), place, choose("entropy,received,pooled,distances"), 1 << 20)
+    (top,) = by.top(call, (0, 1), range(37), place, 2, slice(None), 1 << 20)
+    (tile,) = tiles(call, (0, 1), range(37), 1 << 20)
+    assert not got.stray.isnan() and not top.stray.isnan() and not tile.weights.isnan().any()
 
 
 def check_few_columns(device: str) -> None:

@@ -86,7 +86,8 @@ class Measurer:
         if not kept:
             return None
         if len(kept) < len(self._rows):
-            values = values[: len(kept)] if kept[-1] == len(kept) - 1 else values[kept]
+            # Not by an index of numbers, whose copy to the device would be waited for.
+            values = values[: len(kept)] if kept[-1] == len(kept) - 1 else torch.stack([values[i] for i in kept])
         heads = self._field.heads[rows.at]
         return RowValues(tuple(self._rows[i] for i in kept), heads, rows.rows, values)
 

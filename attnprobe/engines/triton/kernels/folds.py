@@ -121,11 +121,12 @@ def fold(
                     own, load_block(query, query_row, query_dim, row, keys, HEAD_DIM, BLOCK_D, BLOCK_M, True)
                 )
                 known = tl.load(lse + (low - first) + step)
+                at = row + step
             else:
                 there = (place >= first) & (place < first + row_count)
-                at = tl.where(there, place - row_shift, first - row_shift).to(tl.int64)
+                at = tl.where(there, place - row_shift, first - row_shift)  # no row that is not there is read
                 queries = tl.load(
-                    query + (at[None, :] * query_row + dims[:, None] * query_dim),
+                    query + (at.to(tl.int64)[None, :] * query_row + dims[:, None] * query_dim),
                     mask=(dims < HEAD_DIM)[:, None],
                     other=0.0,
                 )
@@ -133,7 +134,7 @@ def fold(
                 known = tl.load(lse + place - first, mask=there, other=0.0)
             if part == 1 or MASK or BIAS or CAP:
                 logits = restricted(
-                    logits, (place - row_shift)[None, :], reached[:, None], keys, diagonal, window, scale, cap,
+                    logits, at[None, :], reached[:, None], keys, diagonal, window, scale, cap,
                     lowest_mask, mask, mask_row, mask_column, bias, bias_row, bias_column,
                     MASK, BIAS, CAP, CAUSAL and part == 1, WINDOW and part == 1,
                 )  # fmt: skip

@@ -3,6 +3,9 @@
 A sum over keys of ``w_ij f(i, j)`` is carried like the sum that normalises the row. Entropy is carried as the sum of
 ``p t`` over exponentials ``p = 2^t`` of what logits are below the largest so far: nothing cancels in it.
 
+Sums are scaled by the difference of two largest logits, times the factor. A difference of their products with it would
+be fused with one of these, and not be 0 where the largest logit stays: sums would lose some 1e-7 with every block.
+
 Most blocks of columns are seen by all rows of a program, and are far from the places that some measure looks at (the
 first keys, the row's own and its neighbours): these take the short way, about eight operations a weight.
 """
@@ -109,12 +112,12 @@ def measure(
                 peak_at = tl.where(most > peak, begin + column_shift + found, peak_at)  # of equal ones, the first
         higher = tl.maximum(peak, most)
         base = finite(higher) * factor
-        lower = tl.where(peak == float("-inf"), 0.0, base - peak * factor)
+        lower = tl.where(peak == float("-inf"), 0.0, (higher - peak) * factor)
         down = tl.where(peak == float("-inf"), 0.0, tl.exp2(-lower))
         below = logits * factor - base[:, None]
         share = tl.exp2(below)
-        if MASK:
-            below = tl.where(logits == float("-inf"), 0.0, below)
+        if MASK or BIAS:  # of what is excluded, -inf
+            below = tl.where(share == 0.0, 0.0, below)
         held = tl.sum(share, 1)
         # Before `mass` itself is scaled: each of its exponentials is now `lower` further below the largest.
         spread = tl.where(down == 0.0, 0.0, down * (spread - lower * mass)) + tl.sum(share * below, 1)
@@ -154,11 +157,11 @@ def measure(
         stray = tl.maximum(stray, tl.max(tl.where(inside[None, :], float("-inf"), logits), 1))
         higher = tl.maximum(peak, most)
         base = finite(higher) * factor
-        lower = tl.where(peak == float("-inf"), 0.0, base - peak * factor)
+        lower = tl.where(peak == float("-inf"), 0.0, (higher - peak) * factor)
         down = tl.where(peak == float("-inf"), 0.0, tl.exp2(-lower))
         below = logits * factor - base[:, None]
         share = tl.exp2(below)
-        below = tl.where(logits == float("-inf"), 0.0, below)
+        below = tl.where(share == 0.0, 0.0, below)
         spread = tl.where(down == 0.0, 0.0, down * (spread - lower * mass)) + tl.sum(share * below, 1)
         mass = mass * down + tl.sum(share, 1)
         on_first = on_first * down + tl.sum(tl.where((inside & (position < first))[None, :], share, 0.0), 1)
@@ -201,7 +204,7 @@ def measure(
     # With weights w = 2^t 2^-lower / total: -sum w ln w = ln 2 ((log2 total + lower) sum w - sum w t).
     entropy = LN_2 * (on_keys * (tl.log2(total) + lower) - spread * down)
     tl.store(out + ENTROPY * size, entropy, mask=there)
-    tl.store(out + MAX * size, tl.where(peak == float("-inf"), 0.0, down), mask=there)
+    tl.store(out + MAX * size, tl.where(mass == 0.0, 0.0, down), mask=there)
     if PLACE:
         broken = mass != mass
         tl.store(out + ARGMAX * size, tl.where(broken, mass, peak_at.to(tl.float32)), mask=there)

@@ -7,8 +7,9 @@ import triton
 
 from attnprobe.engines.triton.kernels.logits import INTERPRETED
 
-# What a kernel is compiled for, and so what may want other blocks. SIZE is about the number of rows.
-KEY = ["BLOCK_D", "MASK", "BIAS", "CAUSAL", "WINDOW", "SIZE"]
+# What a kernel is compiled for, and so what may want other blocks. SIZE is about the number of rows; K, of the largest
+# weights, tells how much a program holds: blocks that fit for few may not for more.
+KEY = ["BLOCK_D", "MASK", "BIAS", "CAUSAL", "WINDOW", "SIZE", "K"]
 # Numbers that change from call to call, in generation with every token: no kernel is compiled anew for them.
 CHANGING = ["head_count", "row_count", "keys", "diagonal", "window", "low", "split"]
 CHANGING += ["row_shift", "column_shift", "length", "first", "last", "reach", "last_low", "last_high"]
