@@ -20,11 +20,12 @@ from transformers import T5Config, T5ForConditionalGeneration
 import attnprobe as ap
 import attnprobe.bench.memory
 import attnprobe.bench.session
+import attnprobe.bench.subject
 from attnprobe.bench import MODES, Bench, Interrupted, Shape, bench
 from attnprobe.bench.memory import peaks_of_fresh_process
 from attnprobe.bench.modes import ROW_MEASURES, Outcome, Work
 from attnprobe.bench.setting import Setting, parse_lengths, parse_modes
-from attnprobe.bench.subject import Subject, subject_of
+from attnprobe.bench.subject import Subject, _size, random_model, subject_of
 from attnprobe.bench.table import rich_table
 from attnprobe.cli import main
 from attnprobe.planning import free
@@ -207,6 +208,8 @@ def test_a_fresh_process_says_what_it_found(monkeypatch: pytest.MonkeyPatch) -> 
     assert done["kept"] == HEADS * 32 * 32 * 4 and done["device"] is None and done["host"] >= 0
     small = {**task, "setting": {**task["setting"], "budget": 64}}
     assert attnprobe.bench.memory._child(small)["status"] == "will not fit"
+    monkeypatch.setattr(free, "host", lambda: 0)  # the other process has the model too
+    assert attnprobe.bench.memory._child(task)["status"] == "will not fit"
 
 
 @pytest.mark.parametrize(("code", "status"), [(-9, "out of memory"), (1, "failed")])
@@ -278,9 +281,27 @@ def test_without_a_bare_pass_nothing_is_compared(stub: Callable[..., list[tuple[
 
 def test_what_would_swap_is_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(free, "host", lambda: 1 << 30)
-    result = quick(tokens=16, modes="eager,hook,head")
+    result = quick(model=models.gpt2(), tokens=16, modes="eager,hook,head")
     for mode in ("eager", "hook"):
         assert result[mode, 16].status == "will not fit" and "would need" in result[mode, 16].reason
+
+
+def test_a_shape_that_fits_no_memory_is_refused_before_it_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    for shape in (Shape(2, 4, 64), Shape(2, 4, 64, 2)):  # what is counted is nearly all that there is
+        model = random_model(shape, 16, torch.float32, torch.device("meta"), "sdpa")
+        numbers = sum(parameter.numel() for parameter in model.parameters())
+        assert 0.99 * numbers < _size(shape) <= numbers
+    for shape in ("96x96x1024", "96x96x1024:8"):
+        done = call("--shape", shape, "--tokens", "16", "--modes", "off")
+        assert done.exit_code == 4 and f"a model of shape {shape} takes" in done.stderr and done.stdout == ""
+        assert len(done.stderr.splitlines()) == 1
+
+    def full(*_: Any) -> None:
+        raise OUT_OF_MEMORY[0]
+
+    monkeypatch.setattr(attnprobe.bench.subject, "random_model", full)
+    with pytest.raises(ap.BudgetError, match="smaller --shape"):
+        quick()
 
 
 def test_what_does_not_fit_the_budget_is_a_row() -> None:
@@ -321,6 +342,21 @@ def test_an_interrupt_leaves_what_was_measured(stub: Callable[..., list[tuple[st
     done = call("--shape", SHAPE, "--tokens", "16,32", "--modes", "head", "--rounds", "3", "--no-memory", "-o", file)
     assert done.exit_code == 130 and "Interrupted" in done.stdout and "interrupted" in done.stderr
     assert Bench.from_json(file).interrupted
+
+
+def test_a_plot_of_nothing_is_not_said_to_be_written(
+    stub: Callable[..., list[tuple[str, int]]], tmp_path: Path
+) -> None:
+    def act(name: str, length: int) -> float:
+        raise KeyboardInterrupt
+
+    stub(act)
+    files = [tmp_path / "bench.json", tmp_path / "bench.png"]
+    done = call("--shape", SHAPE, "--tokens", "16", "--no-memory", *(word for file in files for word in ("-o", file)))
+    assert done.exit_code == 130
+    for file in files:
+        assert file.exists() == (f"written: {file}" in done.stderr.splitlines())
+    assert not files[1].exists() and f"not written: {files[1]}" in done.stderr
 
 
 # --- results ------------------------------------------------------------------------------------------------------
@@ -416,6 +452,7 @@ def test_the_bundled_model_is_stretched_and_json_is_one_document(tmp_path: Path)
         ({"device": "meta"}, "cuda and cpu"),
         ({"rounds": 0}, "one round"),
         ({"seconds": 0.0}, "some time"),
+        ({"seconds": float("nan")}, "some time"),
         ({"batch": 0}, "one sample"),
         ({"engine": "steam"}, "engine"),
         ({"budget": "much"}, "size"),

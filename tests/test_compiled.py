@@ -139,3 +139,16 @@ def test_a_model_that_is_compiled_inside_of_the_block(way: str) -> None:
     assert_exact(rec.run, models.gpt2(n_layer=2), input_ids=tokens)
     assert torch.equal(compiled(tokens).logits, bare)
     assert not [name for part in model.modules() for name in vars(part) if "attnprobe" in name]
+
+
+@torch.no_grad()
+def test_code_that_was_first_compiled_while_some_sites_were_recorded_is_compiled_once_more() -> None:
+    model, tokens = models.gpt2(n_layer=2), models.ids(2, 9)
+    with ap.record(model, layers="0"):
+        model.compile(backend="eager", fullgraph=True)
+        model(tokens)
+    first = graphs()
+    for layer in ("1", "0", "all"):
+        with ap.record(model, layers=layer):
+            model(tokens)
+        assert graphs() == first + 1

@@ -574,3 +574,13 @@ def test_the_command_refuses_before_it_starts(
     assert words in result.output
     assert result.exit_code in (1, 2)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_second_block_is_refused_and_changes_no_figures() -> None:
+    model, tokens = models.gpt2(), models.ids(1, 8)
+    with ap.record(model, profile=True) as rec:
+        model(tokens)
+    before = rec.profile.block
+    with pytest.raises(ap.AttnprobeError, match="one block"):
+        rec.__enter__()
+    assert before > 0 and rec.profile.block == before

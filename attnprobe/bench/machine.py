@@ -14,7 +14,19 @@ from typing import Any
 
 import torch
 
+from attnprobe.planning import free
 from attnprobe.version import VERSION
+
+GIB = 1 << 30
+RESERVE = GIB  # of free host memory, for all else that runs
+
+
+def lacks_memory(need: int) -> str | None:
+    """What of the host's memory is needed and may be taken, in words; None where `need` bytes may be, or none tells."""
+    there = free.host()
+    if there is None or need <= there - RESERVE:
+        return None
+    return f"{need / GIB:,.1f} GiB of host memory, and {max(0, there - RESERVE) / GIB:,.1f} GiB may be taken"
 
 
 def environment(device: str | torch.device = "cpu") -> dict[str, Any]:

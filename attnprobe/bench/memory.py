@@ -121,21 +121,21 @@ def _child(task: dict[str, Any]) -> dict[str, Any]:
     give_back_at_once()
     torch.set_num_threads(task["threads"])
     setting = Setting.read(task[SETTING])
-    if task[PICKLED] is None:
-        subject = subject_of(setting)
-    else:
-        model: Any = torch.load(task[PICKLED], weights_only=False)
-        with torch.device("meta"):  # loading runs no __init__, in which transformers learns which outputs a class has
-            type(model)(model.config)
-        subject = Subject(model, setting.batch)
-    work = Work(
-        subject,
-        subject.ids(task["length"]),
-        setting.engine,
-        setting.budget,
-        None if task["folder"] is None else Path(task["folder"]),
-    )
     try:
+        if task[PICKLED] is None:
+            subject = subject_of(setting)
+        else:
+            model: Any = torch.load(task[PICKLED], weights_only=False)
+            with torch.device("meta"):  # loading runs no __init__, in which transformers learns which outputs it has
+                type(model)(model.config)
+            subject = Subject(model, setting.batch)
+        work = Work(
+            subject,
+            subject.ids(task["length"]),
+            setting.engine,
+            setting.budget,
+            None if task["folder"] is None else Path(task["folder"]),
+        )
         subject.forward(work.ids[:, :WARM])
         return asdict(peaks_here(task["mode"], work))
     except Exception as error:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from attnprobe.bench.machine import OtherLoad, environment, settle
+from attnprobe.bench.machine import OtherLoad, environment, lacks_memory, settle
 from attnprobe.bench.memory import Peaks, peaks_here, peaks_of_fresh_process, status_of
 from attnprobe.bench.modes import MODES, Outcome, Work
 from attnprobe.bench.result import Bench, Row
@@ -18,11 +18,8 @@ from attnprobe.bench.setting import Setting
 from attnprobe.bench.subject import Subject
 from attnprobe.bench.timing import Spread
 from attnprobe.errors import AttnprobeError
-from attnprobe.planning import free
 
 OFF, AGAIN = "off", "off, again"
-GIB = 1 << 30
-RESERVE = GIB  # of free host memory, for all else that runs
 Report = Callable[[float, float, str], None]  # work done, all of it, and what is being done
 
 
@@ -139,11 +136,10 @@ class Session:
 
     def _fits(self, mode: str, length: int) -> bool:
         """Whether there is the memory that a mode takes at least: a machine that swaps is of no use to anyone."""
-        need, there = MODES[mode].need(self._subject, length), free.host()
-        if there is None or need <= there - RESERVE:
+        lacking = lacks_memory(MODES[mode].need(self._subject, length))
+        if lacking is None:
             return True
-        sizes = f"{need / GIB:,.1f} GiB of host memory, and {max(0, there - RESERVE) / GIB:,.1f} GiB may be taken"
-        self._end(mode, "will not fit", f"would need {sizes}")
+        self._end(mode, "will not fit", f"would need {lacking}")
         return False
 
     def _prepare(self, mode: str, work: Work, pickled: Path | None) -> None:

@@ -90,7 +90,7 @@ class Setting:
 
     def __post_init__(self) -> None:
         """Refuse numbers that mean nothing."""
-        if self.batch < 1 or self.rounds < 1 or self.seconds <= 0:
+        if self.batch < 1 or self.rounds < 1 or not self.seconds > 0:
             raise SelectionError(
                 f"batch={self.batch}, rounds={self.rounds}, seconds={self.seconds}: at least one sample, one round and "
                 "some time are needed"

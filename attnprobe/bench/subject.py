@@ -8,14 +8,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from attnprobe.bench.machine import lacks_memory
 from attnprobe.bench.setting import Setting, Shape
-from attnprobe.errors import AttnprobeError, SelectionError, out_of_memory
+from attnprobe.errors import AttnprobeError, BudgetError, SelectionError, out_of_memory
 from attnprobe.hooks import implementation_of
 from attnprobe.planning.words import check_window
 from attnprobe.sites import find_sites
 
 VOCABULARY = {"gpt2": 50257, "llama": 32000}
 FEED_FORWARD = 3.5  # a model like Llama: width of its feed-forward layers over its own
+_SMALLER = "name a smaller --shape, or another --device"
 
 
 def random_model(shape: Shape, positions: int, dtype: torch.dtype, device: torch.device, attention: str) -> nn.Module:
@@ -58,6 +60,15 @@ def random_model(shape: Shape, positions: int, dtype: torch.dtype, device: torch
         except (ImportError, ValueError) as error:
             raise _not_there(attention, error) from error
     return model.eval()
+
+
+def _size(shape: Shape) -> int:
+    """Numbers that a `random_model` has at least: its matrices, without positions, biases and norms."""
+    width = shape.heads * shape.dim
+    if shape.kv_heads is None:
+        return 12 * shape.layers * width**2 + VOCABULARY["gpt2"] * width
+    layer = width * (2 * width + 2 * shape.kv_heads * shape.dim + 3 * int(FEED_FORWARD * width))
+    return shape.layers * layer + VOCABULARY["llama"] * width
 
 
 def _not_there(attention: str, error: Exception) -> AttnprobeError:
@@ -167,13 +178,19 @@ def subject_of(setting: Setting) -> Subject:
     ------
     SelectionError
         If the device cannot be used.
+    BudgetError
+        If the model by itself does not fit its memory.
     """
     shape, device = Shape.parse(setting.model), torch.device(setting.device)
+    dtype: torch.dtype = getattr(torch, setting.dtype)
+    if device.type == "cpu":  # where a system kills whoever takes too much
+        lacking = lacks_memory(_size(shape) * dtype.itemsize)
+        if lacking is not None:
+            raise BudgetError(f"a model of shape {shape} takes {lacking}; {_SMALLER}")
     try:
-        dtype: torch.dtype = getattr(torch, setting.dtype)
         model = random_model(shape, setting.lengths[-1] + 1, dtype, device, setting.attention)
     except (RuntimeError, AssertionError) as error:  # torch built without CUDA asserts
         if out_of_memory(error):
-            raise
+            raise BudgetError(f"a model of shape {shape} does not fit on {device}; {_SMALLER}") from error
         raise SelectionError(f"device {setting.device!r} cannot be used: {str(error).splitlines()[0]}") from error
     return Subject(model, setting.batch)

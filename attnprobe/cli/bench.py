@@ -104,10 +104,10 @@ def command(
             found = bench(**what, tokens=tokens, modes=chosen, report=report, **options)
         except Interrupted as stopped:
             found, interrupted = stopped.result, True
-    _save(found, files)
+    written = _save(found, files)
     _print(out, found)
     for file in files:
-        out.note(f"written: {file}")
+        out.note(f"written: {file}" if file in written else f"not written: {file}, there is nothing to plot beside off")
     if interrupted:
         out.note("interrupted")
         sys.exit(INTERRUPTED)
@@ -140,7 +140,9 @@ def _load(named: Named, device: str, dtype: str | None, longest: int) -> Any:
     return model if dtype is None else model.to(getattr(torch, dtype))
 
 
-def _save(found: "Bench", files: tuple[Path, ...]) -> None:
+def _save(found: "Bench", files: tuple[Path, ...]) -> list[Path]:
+    """Write what there is; the files that were written."""
+    written = []
     for file in files:
         if file.suffix == ".json":
             found.to_json(file)
@@ -148,6 +150,10 @@ def _save(found: "Bench", files: tuple[Path, ...]) -> None:
             found.to_csv(file)
         elif any(row.ratio is not None for row in found.rows if row.mode != "off"):
             found.plot(file)
+        else:
+            continue
+        written.append(file)
+    return written
 
 
 def _print(out: Output, found: "Bench") -> None:

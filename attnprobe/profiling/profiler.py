@@ -101,8 +101,9 @@ class Profiler(Ranges):
         return Stage(self, name, None, None, behind=True)
 
     def begin(self) -> None:
-        """The user's block begins."""
-        self._began = self._clock()
+        """The user's block begins; a second one is refused, and its time is not of this recording."""
+        if self._began is None:
+            self._began = self._clock()
 
     def end(self) -> None:
         """All is recorded: read what devices took, and take no more of this thread."""
