@@ -1,9 +1,11 @@
 """What becomes of samples: committed when they are whole, forgotten when a forward pass failed."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
+import torch
 from torch import Tensor
 
 from attnprobe.copies import Copies
@@ -87,8 +89,28 @@ class Committer:
             if all(one.device.type == "cpu" for one in values):
                 write(*values)
             else:  # in the queue like all else, so that a forward pass that ends a sample waits for nothing
-                self.copies.put(values, carried("write", write), land=False, aside=True)
+                flat, split = _together(values)
+                then = carried("write", lambda *found: write(*split(found)))
+                self.copies.put(flat, then, land=False, aside=True)
             return
         self.numbers.free(sample.index)
         if sample.length and sample.called and not sample.paused:
             refuse_empty(sample, self.kept)
+
+
+def _together(values: Sequence[Tensor]) -> tuple[list[Tensor], Callable[[Sequence[Tensor]], list[Tensor]]]:
+    """Many small tensors of a device as one of each dtype, and what makes the many of copies of these again."""
+    places: dict[Any, list[int]] = {}
+    for number, one in enumerate(values):
+        places.setdefault((one.dtype, one.device), []).append(number)
+    shapes = [one.shape for one in values]
+
+    def split(found: Sequence[Tensor]) -> list[Tensor]:
+        parts: list[Tensor] = [found[0]] * len(shapes)
+        for whole, numbers in zip(found, places.values(), strict=True):
+            pieces = torch.split(whole, [shapes[number].numel() for number in numbers])
+            for number, piece in zip(numbers, pieces, strict=True):
+                parts[number] = piece.view(shapes[number])
+        return parts
+
+    return [torch.cat([values[number].reshape(-1) for number in numbers]) for numbers in places.values()], split

@@ -3,6 +3,7 @@
 from typing import Any
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from attnprobe.call import AttentionCall, GivenWeights, as_index
@@ -11,7 +12,7 @@ from attnprobe.engines.given import given_tiles
 from attnprobe.engines.layout import SHARE
 from attnprobe.shapes import Float
 
-FLOAT = 4
+FLOAT, PART = 4, 1024
 ROWS, HEADS = 3, 8  # at most, of a call: the first, the last, and some between
 
 
@@ -41,22 +42,27 @@ def compare(
     smallest
         Weights below this are lost when they are kept.
     """
-    difference, row_sum, lost, largest, count = (call.query.new_zeros((), dtype=torch.float32) for _ in range(5))
+    nothing = torch.finfo(torch.float32).tiny
     make: Any = given_tiles if isinstance(call, GivenWeights) else engine
+    most, some = [], []  # of each tile: what is the largest of all, and what is added up
     for tile in make(call, _spread(call.heads, HEADS), _spread(call.queries, ROWS), budget, None):
-        sums = tile.weights.sum(-1) + (0.0 if tile.sink_mass is None else tile.sink_mass)
+        sums = tile.weights.sum(-1)
+        if tile.sink_mass is not None:
+            sums = sums + tile.sink_mass
         valid = sums > 0 if tile.valid is None else tile.valid
-        row_sum = torch.maximum(row_sum, ((sums - 1).abs() * valid).max())
-        lost = lost + ((tile.weights > 0) & (tile.weights < smallest)).sum()
-        count = count + (tile.weights > 0).sum()
+        there = tile.weights > 0
+        some.append(torch.stack([(there & (tile.weights < smallest)).sum(), there.sum()]))
+        figures = [((sums - 1).abs() * valid).amax()]
         if value is not None and output is not None:
-            made = _made(call, tile, value, budget // SHARE)
+            made, own = _made(call, tile, value, budget // SHARE), valid[..., None]
             given = output[:, as_index(tile.heads, output.device)][:, :, as_index(tile.rows, output.device)].float()
-            own = valid[..., None]
-            difference = torch.maximum(difference, ((made - given).abs() * own).max())
-            largest = torch.maximum(largest, (given.abs() * own).max())
-    relative = difference / largest.clamp(min=torch.finfo(torch.float32).tiny)
-    return torch.stack([relative if output is not None else relative * torch.nan, row_sum, lost / count.clamp(min=1)])
+            figures += [((made - given).abs() * own).amax(), (given.abs() * own).amax()]
+        most.append(torch.stack(figures))
+    figures = list(torch.stack(most).amax(0)) if len(most) > 1 else list(most[0])
+    lost, count = torch.stack(some).sum(0) if len(some) > 1 else some[0]
+    compared = len(figures) == 3
+    difference = figures[1] / figures[2].clamp(min=nothing) if compared else figures[0] * torch.nan
+    return torch.stack([difference, figures[0], lost / count.clamp(min=1)])
 
 
 def _made(call: Any, tile: Tile, value: Tensor, most: int) -> Float[Tensor, "batch h r dim"]:
@@ -67,5 +73,16 @@ def _made(call: Any, tile: Tile, value: Tensor, most: int) -> Float[Tensor, "bat
     for first in range(0, len(tile.heads), several):
         heads = tuple(head * value.shape[1] // call.heads for head in tile.heads[first : first + several])
         of = value[:, as_index(heads, value.device), tile.start : stop].detach().float()
-        parts.append(torch.matmul(tile.weights[:, first : first + several], of))
-    return torch.cat(parts, 1)
+        parts.append(_product(tile.weights[:, first : first + several], of))
+    return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
+
+
+def _product(weights: Float[Tensor, "batch h r k"], values: Float[Tensor, "batch h k dim"]) -> Tensor:
+    """The product, on a device part by part of the keys: of few rows and many keys, that is work for all of it."""
+    whole = weights.shape[3] // PART * PART
+    if weights.device.type == "cpu" or whole <= PART:
+        return torch.matmul(weights, values)
+    left = rearrange(weights[..., :whole], "batch h r (part k) -> batch h part r k", k=PART)
+    right = rearrange(values[:, :, :whole], "batch h (part k) dim -> batch h part k dim", k=PART)
+    made = torch.matmul(left, right).sum(2)
+    return made + torch.matmul(weights[..., whole:], values[:, :, whole:])

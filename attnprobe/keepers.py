@@ -13,7 +13,7 @@ from attnprobe.codes import encode
 from attnprobe.engines import Engine, Fused, Tile, fused_of, maker_of
 from attnprobe.engines.fused import Place
 from attnprobe.engines.given import given_tiles
-from attnprobe.fields import Block, Field, Rows, Site
+from attnprobe.fields import HUGE, Block, Field, Rows, Site
 from attnprobe.keep import Kept, Measures, TopK, Weights
 from attnprobe.lineage import Forward, Lineage
 from attnprobe.measures import Chosen
@@ -266,21 +266,24 @@ class _MeasuresKeeper:
         if own.site not in measurers:
             measurers[own.site] = Measurer(self._chosen, own)
         values = measurers[own.site].update(rows, forward.prompt_open())
-        write = partial(self._write, sample, own, values)
-        self._put(forward.lineage, [None if values is None else values.values, stray], write)
+        # Each measure of many rows by itself: what lands is kept as it lies then, and copied once.
+        apart = values is not None and values.values.nbytes >= HUGE
+        parts = [] if values is None else [*values.values] if apart else [values.values]
+        self._put(forward.lineage, [stray, *parts], partial(self._write, sample, own, values, apart))
 
     def _write(
         self,
         sample: Growing,
         field: Field,
         found: RowValues | None,
-        values: Float[Tensor, "measure head query"] | None,
+        apart: bool,
         stray: Tensor | None,
+        *values: Tensor,
     ) -> None:
         check_stray(stray)
         sample.kept += 1
-        if found is not None and values is not None:
-            for of, block in found.blocks(field, values):
+        if found is not None:
+            for of, block in found.blocks(field, values if apart else values[0]):
                 self._store.write(of, block)
 
     def finish(self, sample: Growing) -> Iterable[tuple[Field, Block]]:

@@ -1,6 +1,6 @@
 """What one `Measures` item has of one sample at one site so far."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -25,7 +25,7 @@ class RowValues:
     rows: range | tuple[int, ...]
     values: Float[Tensor, "measure head query"]
 
-    def blocks(self, field: Field, values: Float[Tensor, "measure head query"]) -> Iterator[tuple[Field, Block]]:
+    def blocks(self, field: Field, values: Iterable[Float[Tensor, "head query"]]) -> Iterator[tuple[Field, Block]]:
         """A block a measure, of the values on the host."""
         for one, part in zip(self.chosen, values, strict=True):
             of = replace(field, what=one.name, axes=one.measure.axes, dtype=one.measure.dtype)
@@ -158,6 +158,9 @@ class Measurer:
         broken = rows.peak.isnan().any(-1)
         part.mean.masked_fill_(broken, torch.nan)
         part.count.masked_fill_(broken, len(rows.rows))
+        if self._moments is None and part.count.shape[1] == len(self._field.heads):
+            self._moments = part
+            return
         if self._moments is None:
             zeros = values.new_zeros(3, len(values), len(self._field.heads))
             self._moments = Moments(*zeros)
@@ -173,7 +176,7 @@ class Measurer:
             for one, values in zip(self._rows, self._moments.finalize().float(), strict=True):
                 if one.measure.dtype == "float32":  # a mean of positions says nothing
                     of = replace(self._field, what=f"{one.name}.mean", axes=("statistic",), dtype="float32")
-                    yield of, Block(heads, range(len(STATISTICS)), 0, values[..., None].clone())
+                    yield of, Block(heads, range(len(STATISTICS)), 0, values[..., None])
         for one in self._folds:
             assert not isinstance(one.measure, RowMeasure)
             found = one.measure.finalize(self._states[one.name], query_length, key_length)

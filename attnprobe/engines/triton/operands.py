@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -48,8 +49,8 @@ class Operands:
             **_strided("key", call.key, "batch", "head", "row", "dim"),
             **_strided("mask", _as_bytes(mask), "batch", "head", "row", "column", absent=query),
             **_strided("bias", call.bias, "batch", "head", "row", "column", absent=query),
-            "heads": numbers_of(heads, query.device).int(),
-            "rows": numbers_of(rows, query.device).int(),
+            "heads": _numbers(heads, query.device),
+            "rows": _numbers(rows, query.device),
             "head_count": len(heads),
             "row_count": len(rows),
             "keys": call.keys,
@@ -83,6 +84,18 @@ class Operands:
         """A program for each block of rows, and each batch row and head."""
         batch, heads, rows = self.shape
         return -(-rows // sizes["BLOCK_M"]), batch * heads
+
+
+def _numbers(rows: Rows, device: torch.device) -> Tensor:
+    """Rows or heads as kernels take them."""
+    # Those of each stream: kernels of another one might read them before they are made.
+    return _kept(rows, device, torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else 0)
+
+
+@lru_cache(maxsize=8)
+def _kept(rows: Rows, device: torch.device, stream: int) -> Tensor:
+    """Made once: the sites of a forward pass ask for the same ones."""
+    return numbers_of(rows, device).int()
 
 
 def _strided(name: str, part: Tensor | None, *axes: str, absent: Tensor | None = None) -> dict[str, Any]:
