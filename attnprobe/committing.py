@@ -106,11 +106,11 @@ def _together(values: Sequence[Tensor]) -> tuple[list[Tensor], Callable[[Sequenc
     shapes = [one.shape for one in values]
 
     def split(found: Sequence[Tensor]) -> list[Tensor]:
-        parts: list[Tensor] = [found[0]] * len(shapes)
+        parts: dict[int, Tensor] = {}
         for whole, numbers in zip(found, places.values(), strict=True):
             pieces = torch.split(whole, [shapes[number].numel() for number in numbers])
             for number, piece in zip(numbers, pieces, strict=True):
                 parts[number] = piece.view(shapes[number])
-        return parts
+        return [parts[number] for number in range(len(shapes))]
 
     return [torch.cat([values[number].reshape(-1) for number in numbers]) for numbers in places.values()], split

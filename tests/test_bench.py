@@ -2,6 +2,7 @@
 
 import io
 import json
+import signal
 import subprocess
 from collections.abc import Callable
 from dataclasses import replace
@@ -342,6 +343,21 @@ def test_an_interrupt_leaves_what_was_measured(stub: Callable[..., list[tuple[st
     done = call("--shape", SHAPE, "--tokens", "16,32", "--modes", "head", "--rounds", "3", "--no-memory", "-o", file)
     assert done.exit_code == 130 and "Interrupted" in done.stdout and "interrupted" in done.stderr
     assert Bench.from_json(file).interrupted
+
+
+def test_a_process_that_is_ended_leaves_what_was_measured_too(
+    stub: Callable[..., list[tuple[str, int]]], tmp_path: Path
+) -> None:
+    def act(name: str, length: int) -> float:
+        if length == 32 and name == "head":
+            signal.raise_signal(signal.SIGTERM)
+        return 1.0
+
+    stub(act)
+    file, before = tmp_path / "bench.json", signal.getsignal(signal.SIGTERM)
+    done = call("--shape", SHAPE, "--tokens", "16,32", "--modes", "head", "--rounds", "3", "--no-memory", "-o", file)
+    assert done.exit_code == 130 and Bench.from_json(file)["head", 16].seconds is not None
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_a_plot_of_nothing_is_not_said_to_be_written(

@@ -1,6 +1,8 @@
 """``attnprobe bench``: what recording costs on a model, beside the model as it is and eager attention."""
 
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -99,7 +101,7 @@ def command(
     if named is not None:
         what = {"model": _load(named, where, dtype, longest), "name": named.name}
     interrupted = False
-    with _progress(out) as report:
+    with _progress(out) as report, _stopped_as_by_hand():
         try:
             found = bench(**what, tokens=tokens, modes=chosen, report=report, **options)
         except Interrupted as stopped:
@@ -114,6 +116,19 @@ def command(
     if found.failed:
         first = found.failed[0]
         raise AttnprobeError(f"{first.mode} at {first.tokens:,} tokens failed: {first.reason}")
+
+
+@contextmanager
+def _stopped_as_by_hand() -> Iterator[None]:
+    """Let whoever ends the process, a batch system or `timeout`, have what was measured, as Ctrl-C does."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _check_files(files: tuple[Path, ...]) -> None:
