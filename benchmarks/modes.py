@@ -17,11 +17,11 @@ def heading(result: dict[str, Any]) -> str:
 def table(result: dict[str, Any]) -> Table:
     """A row a mode and length."""
     from attnprobe.bench.result import Bench
-    from attnprobe.bench.table import COLUMNS, cells, footnotes
+    from attnprobe.bench.table import cells, columns, footnotes
 
     bench = Bench.from_dict(result)
     notes = [note for note in footnotes(bench) if not note.startswith("On ")]  # the section says that already
-    return Table("Time and memory", COLUMNS, cells(bench), "\n".join(f"- {note}" for note in notes))
+    return Table("Time and memory", columns(bench), cells(bench), "\n".join(f"- {note}" for note in notes))
 
 
 def draw(result: dict[str, Any], path: Path) -> None:
