@@ -27,7 +27,7 @@ from attnprobe.bench.memory import peaks_of_fresh_process
 from attnprobe.bench.modes import ROW_MEASURES, Outcome, Work
 from attnprobe.bench.setting import Setting, parse_lengths, parse_modes
 from attnprobe.bench.subject import Subject, _size, random_model, subject_of
-from attnprobe.bench.table import rich_table
+from attnprobe.bench.table import footnotes, rich_table
 from attnprobe.cli import main
 from attnprobe.planning import free
 
@@ -364,15 +364,39 @@ def test_a_plot_of_nothing_is_not_said_to_be_written(
     stub: Callable[..., list[tuple[str, int]]], tmp_path: Path
 ) -> None:
     def act(name: str, length: int) -> float:
-        raise KeyboardInterrupt
+        if name == "head":
+            raise RuntimeError("no such kernel")
+        return 1.0
 
     stub(act)
     files = [tmp_path / "bench.json", tmp_path / "bench.png"]
-    done = call("--shape", SHAPE, "--tokens", "16", "--no-memory", *(word for file in files for word in ("-o", file)))
-    assert done.exit_code == 130
+    written = [word for file in files for word in ("-o", file)]
+    done = call("--shape", SHAPE, "--tokens", "16", "--modes", "head", "--no-memory", *written)
+    assert done.exit_code == 1
     for file in files:
         assert file.exists() == (f"written: {file}" in done.stderr.splitlines())
     assert not files[1].exists() and f"not written: {files[1]}" in done.stderr
+
+
+def test_where_nothing_was_measured_nothing_is_written(
+    stub: Callable[..., list[tuple[str, int]]], tmp_path: Path
+) -> None:
+    def act(name: str, length: int) -> float:
+        raise KeyboardInterrupt
+
+    stub(act)
+    file = tmp_path / "bench.json"
+    done = call("--shape", SHAPE, "--tokens", "16", "--no-memory", "-o", file)
+    assert done.exit_code == 130 and "nothing was measured" in done.stderr
+    assert not done.stdout and not file.exists()
+
+
+def test_a_bare_pass_that_differs_from_itself_is_warned_of(stub: Callable[..., list[tuple[str, int]]]) -> None:
+    times = iter([1.0, 1.0, 2.0] * 20)
+    stub(lambda name, length: next(times))
+    assert any(line.startswith("NOISY at 16 tokens") for line in footnotes(quick(tokens="16", modes="head", rounds=3)))
+    stub(lambda name, length: 1.0)
+    assert not any(line.startswith("NOISY") for line in footnotes(quick(tokens="16", modes="head", rounds=3)))
 
 
 # --- results ------------------------------------------------------------------------------------------------------
@@ -460,8 +484,8 @@ def test_the_bundled_model_is_stretched_and_json_is_one_document(tmp_path: Path)
         ({"tokens": "many"}, "tokens"),
         ({"tokens": []}, "at least one length"),
         ({"modes": "fast"}, "there are off, paused, head"),
-        ({"modes": "head,head:8"}, "once"),
-        ({"modes": "off:16"}, "once"),
+        ({"modes": "head,head:8"}, "named twice"),
+        ({"modes": "off:16"}, "at every length"),
         ({"modes": []}, "no mode"),
         ({"dtype": "int8"}, "float32"),
         ({"device": "tpu"}, "device"),

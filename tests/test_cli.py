@@ -620,7 +620,14 @@ def test_an_interrupt_before_there_is_a_command(tmp_path: Path) -> None:
     (tmp_path / "click.py").write_text("import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(9)\n")
     environment = os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
     for start in (["-m", "attnprobe.cli", "--help"], ["-c", "from attnprobe.cli import main"]):
-        done = subprocess.run([sys.executable, *start], env=environment, cwd=tmp_path, capture_output=True, text=True)
+        done = subprocess.run(
+            [sys.executable, *start],
+            env=environment,
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # whoever started the tests may ignore it
+        )
         assert (done.returncode, done.stdout, done.stderr) == (130, "", "interrupted\n")
 
 

@@ -173,4 +173,4 @@ def test_peers_are_measured_on_a_gpu(module: str) -> None:
 
 def test_only_peers_run_on_a_gpu(tmp_path: Path) -> None:
     done = CliRunner().invoke(main, ["memory", "--device", "cuda", "--out", str(tmp_path)])
-    assert done.exit_code == 2 and "only peers" in done.output
+    assert done.exit_code == 2 and "--device is for peers" in done.output

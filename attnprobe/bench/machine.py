@@ -61,8 +61,9 @@ def environment_line(environment: Mapping[str, Any]) -> str:
     """One line: what it was measured on."""
     parts = [f"{environment['processor']}, {environment['cores']} cores, {environment['threads']} threads"]
     if environment["device"] != "cpu":
-        memory, driver = environment["device_memory_gib"], environment["driver"]
-        parts.insert(0, f"{environment['device']}, {memory} GiB, driver {driver}, CUDA {environment['cuda']}")
+        driver = f", driver {environment['driver']}" if environment.get("driver") else ""
+        memory = environment["device_memory_gib"]
+        parts.insert(0, f"{environment['device']}, {memory} GiB{driver}, CUDA {environment['cuda']}")
     parts[-1] += f", {environment['memory_gib']} GiB"
     load = environment.get("other_load")
     if load is not None:

@@ -90,11 +90,11 @@ class Setting:
 
     def __post_init__(self) -> None:
         """Refuse numbers that mean nothing."""
-        if self.batch < 1 or self.rounds < 1 or not self.seconds > 0:
-            raise SelectionError(
-                f"batch={self.batch}, rounds={self.rounds}, seconds={self.seconds}: at least one sample, one round and "
-                "some time are needed"
-            )
+        for name, least, words in (("batch", 1, "one sample"), ("rounds", 1, "one round")):
+            if getattr(self, name) < least:
+                raise SelectionError(f"{name}={getattr(self, name)}: at least {words} is needed")
+        if not self.seconds > 0:
+            raise SelectionError(f"seconds={self.seconds}: some time is needed")
 
     def modes_of(self, length: int) -> tuple[str, ...]:
         """Names of the modes that are measured at a length."""
@@ -141,8 +141,10 @@ def parse_modes(modes: str | Sequence[str], known: Sequence[str]) -> tuple[tuple
             raise SelectionError(
                 f"there is no mode {name!r}; there are {', '.join(known)}; MODE:8k measures one up to 8k tokens"
             )
-        if (name in found and name != "off") or (name == "off" and colon):
-            raise SelectionError(f"mode {part!r}: name each mode once, and off without a longest length")
+        if name in found and name != "off":
+            raise SelectionError(f"mode {name!r} is named twice")
+        if name == "off" and colon:
+            raise SelectionError(f"mode {part!r}: off is measured at every length, since all ratios are over it")
         found[name] = parse_tokens(longest)[0] if colon else None
     if len(found) == 1 and not parts:
         raise SelectionError(f"no mode is named; there are {', '.join(known)}")

@@ -15,6 +15,7 @@ COLUMNS = ("tokens", "mode", "time", "over off", "forward", "kept", "extra", "ro
 HOST = "on host"  # extra memory beside the device's
 DROPPED = "rounds", "forward", HOST  # one after the other, where a terminal is narrow
 GAP = 2
+NOISY = 1.5
 
 
 def columns(bench: "Bench") -> tuple[str, ...]:
@@ -62,7 +63,7 @@ def _ratio(one: Spread | None) -> str:
     if one is None or not one.values:
         return ""
     digits = 2 if one.median < 9.995 else 1 if one.median < 99.95 else 0
-    return f"{one.median:.{digits}f} ({one.low:.{digits}f}-{one.high:.{digits}f})"
+    return f"{one.median:.{digits}f}" + (f" ({one.low:.{digits}f}-{one.high:.{digits}f})" if one.count > 1 else "")
 
 
 def _extra(row: "Row", both: bool) -> list[str]:
@@ -82,7 +83,21 @@ def footnotes(bench: "Bench") -> list[str]:
     why = [f"{row.mode} at {row.tokens:,} tokens, {row.status}: {row.reason}" for row in bench.rows if row.reason]
     what = [f"{name}: {words}" for name, words in bench.modes.items()]
     interrupted = ["Interrupted: not everything was measured."] if bench.interrupted else []
-    return [*interrupted, *why, *what, *bench.notes, f"On {environment_line(bench.environment)}."]
+    return [*interrupted, *_noise(bench), *why, *what, *bench.notes, f"On {environment_line(bench.environment)}."]
+
+
+def _noise(bench: "Bench") -> list[str]:
+    """A warning where the model as it is differs much from itself."""
+    bare = [row for row in bench.rows if row.mode == "off" and row.ratio is not None and row.ratio.count > 1]
+    wide = [row for row in bare if row.ratio is not None and row.ratio.high > NOISY * row.ratio.low]
+    if not wide:
+        return []
+    at = ", ".join(f"{row.tokens:,}" for row in wide)
+    return [
+        f"NOISY at {at} tokens: two bare passes of a round differ more than {NOISY} times as much in one round as in "
+        "another, and so may everything else. A quiet machine, more --rounds, longer passes and, on a CPU, "
+        "OMP_NUM_THREADS=1 help."
+    ]
 
 
 def rich_table(bench: "Bench", width: int) -> "Table":

@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # it needs torch, which takes seconds to import
 
 PLOTS = (".png", ".svg", ".pdf")
 INTERRUPTED = 130
+SURE = 0.2  # done of the whole, from which on it can be told how long the rest takes
 
 
 @click.command("bench")
@@ -106,6 +107,9 @@ def command(
             found = bench(**what, tokens=tokens, modes=chosen, report=report, **options)
         except Interrupted as stopped:
             found, interrupted = stopped.result, True
+    if interrupted and all(row.seconds is None for row in found.rows):
+        out.note("interrupted: nothing was measured yet, and nothing is written")
+        sys.exit(INTERRUPTED)
     written = _save(found, files)
     _print(out, found)
     for file in files:
@@ -193,7 +197,8 @@ def _progress(out: Output) -> Iterator[Callable[[float, float, str], None]]:
             now = time.monotonic()
             if now - said >= PERIOD:
                 said = now
-                left = f", about {timedelta(seconds=round((now - began) * (total / done - 1)))} left" if done else ""
+                known = done >= SURE * total  # before, it is mostly what a start takes
+                left = f", about {timedelta(seconds=round((now - began) * (total / done - 1)))} left" if known else ""
                 out.note(f"{done / total:.0%}, {what}{left}")
 
         yield line

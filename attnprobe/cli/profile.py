@@ -84,6 +84,8 @@ def command(
     parse_bytes(budget)
     if tokens is not None and (text is not None or file is not None or max_tokens is not None):
         raise SelectionError("--tokens N are random ones: leave it out beside a text, which --max-tokens N cuts")
+    if trace is not None and not trace.name.endswith((".json", ".json.gz")):
+        raise SelectionError(f"--trace {trace}: write .json or .json.gz")
     for path in (trace, snapshot):
         _check_parent(path)
     if run is not None:

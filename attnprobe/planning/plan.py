@@ -2,11 +2,14 @@
 
 from dataclasses import asdict, dataclass
 from html import escape
+from textwrap import fill
 from typing import Any
 
 from attnprobe.errors import BudgetError
 from attnprobe.keep import Item
 from attnprobe.sizes import format_bytes
+
+WIDTH = 80  # of what a plan looks like as text
 
 
 @dataclass(frozen=True)
@@ -225,7 +228,7 @@ class Plan:
     def __repr__(self) -> str:
         """The table, whether it fits, and what would."""
         near = [f"  {one.code} ({format_bytes(one.nbytes)})" for one in self.suggestions]
-        notes = [f"note: {note}" for note in self.notes]
+        notes = [fill(f"note: {note}", WIDTH, subsequent_indent="      ") for note in self.notes]
         return "\n".join([*self.lines(), *notes, self.verdict, *(["nearest that fit:", *near] if near else [])])
 
     def _repr_html_(self) -> str:

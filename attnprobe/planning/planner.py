@@ -1,6 +1,7 @@
 """Makes plans of a model and what is to be kept of it, and refuses what does not fit."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from attnprobe.errors import BudgetError
+from attnprobe.errors import BudgetError, SelectionError
 from attnprobe.keep import Item, Kept, Measures, TopK, Weights, resolve
 from attnprobe.planning import free, operations
 from attnprobe.planning.kept import kept_bytes
@@ -210,8 +211,9 @@ class Planner:
             others = [name for name in names if not name.startswith("pooled_")]
             fix = "name fewer"
             if len(others) < len(names) and others and not any(one.own for one in item.chosen):
-                less = format_bytes(nbytes(replace(item, names=others)))
-                fix = f"without their pooled maps they take {less}: name the others, as in measures:means,entropy"
+                with suppress(SelectionError):  # of several kinds of sites, where a name of its own is too much for one
+                    less = format_bytes(nbytes(replace(item, names=others)))
+                    fix = f"without their pooled maps they take {less}: name the others, as in measures:means,entropy"
             yield (
                 f"of {load.total:,} tokens, {entry.what} take {format_bytes(entry.nbytes)}, more than the weights "
                 f"themselves ({format_bytes(weights)} in float32): keep these, or {fix}"
