@@ -1,13 +1,15 @@
 """Peers run for real, each in a process of its own, and their answers are those of independent references."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 from click.testing import CliRunner
 
-from benchmarks.__main__ import main
+from benchmarks.__main__ import ROOT, main
 from benchmarks.page import write_page
 from benchmarks.peers import driver, files, probes, show, venvs
 from benchmarks.peers.hf_eager import HuggingFaceEager
@@ -174,3 +176,11 @@ def test_peers_are_measured_on_a_gpu(module: str) -> None:
 def test_only_peers_run_on_a_gpu(tmp_path: Path) -> None:
     done = CliRunner().invoke(main, ["memory", "--device", "cuda", "--out", str(tmp_path)])
     assert done.exit_code == 2 and "--device is for peers" in done.output
+
+
+def test_a_peer_needs_nothing_of_what_attnprobe_needs() -> None:
+    """A peer's environment has what its own requirements name, and torch, numpy and safetensors are what all have."""
+    blocked = "einops", "xxhash", "click", "rich", "pandas", "transformers"
+    code = f"import sys; sys.modules.update(dict.fromkeys({blocked!r})); import benchmarks.peers.worker"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 
-from attnprobe.planning import free
 from attnprobe.version import VERSION
 
 GIB = 1 << 30
@@ -23,6 +22,8 @@ RESERVE = GIB  # of free host memory, for all else that runs
 
 def lacks_memory(need: int) -> str | None:
     """What of the host's memory is needed and may be taken, in words; None where `need` bytes may be, or none tells."""
+    from attnprobe.planning import free  # which needs all of the package's own requirements
+
     there = free.host()
     if there is None or need <= there - RESERVE:
         return None
