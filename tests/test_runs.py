@@ -6,7 +6,7 @@ import pty
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from attnprobe.store.base import Manifest
 from attnprobe.store.copying import copy_run, merge_runs
 from attnprobe.store.deleting import delete_run
 from attnprobe.store.directory import DirectoryWriter
+from attnprobe.store.layout import find_layout
 from attnprobe.store.read_directory import DirectoryReader
 from attnprobe.verifying.findings import RECORDED
 
@@ -654,3 +655,22 @@ def test_info_of_a_repaired_run_says_so(run: Path) -> None:
 
 def test_info_of_an_older_run_has_no_writers(tmp_path: Path) -> None:
     assert writers(restore(3, tmp_path / "run")) == []
+
+
+def test_a_file_that_is_gone_since_its_directory_was_listed_is_nobody_s(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where several start a run at once: each writes a manifest of its own and renames it."""
+    (tmp_path / "shards").mkdir()
+    names = {"manifest.json.12345678.partial", "notes.txt"}
+    listed = Path.iterdir
+
+    def with_gone(path: Path) -> Iterator[Path]:
+        yield from listed(path)
+        yield from (path / name for name in sorted(names))
+        if path.name == "shards":
+            yield path / "12345678-00000.safetensors.partial"
+
+    monkeypatch.setattr(Path, "iterdir", with_gone)
+    found = find_layout(tmp_path)
+    assert found.is_begun and not found.foreign and not found.taken and not found.own

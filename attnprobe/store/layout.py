@@ -100,10 +100,10 @@ def find_layout(path: Path) -> Layout:
             inner = sorted(entry.iterdir())
             mine = [one for one in inner if _WITHIN[entry.name].fullmatch(one.name) and _is_file(one)]
             within += mine
-            foreign += sorted(set(inner) - set(mine))
+            foreign += sorted(one for one in set(inner) - set(mine) if _is_there(one))
         elif _TOP.fullmatch(entry.name) and _is_file(entry):
             own.append(entry)
-        else:
+        elif _is_there(entry):
             foreign.append(entry)
             taken += [entry] if entry.name in _WITHIN or _TOP.fullmatch(entry.name) else []
     order = list(_WITHIN)
@@ -132,6 +132,11 @@ def read_loosely(path: Path) -> dict[str, Any] | None:
 
 def _is_file(path: Path) -> bool:
     return path.is_symlink() or path.is_file()
+
+
+def _is_there(path: Path) -> bool:
+    """Not gone since its directory was listed, as what others that start or write the run have just renamed."""
+    return path.is_symlink() or path.exists()
 
 
 def _is_journal(path: Path) -> bool:
