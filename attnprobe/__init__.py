@@ -1,7 +1,6 @@
 """Record the attention weights of PyTorch transformers while they run as they normally run."""
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from attnprobe.errors import (
     AttnprobeError,
@@ -17,6 +16,7 @@ from attnprobe.errors import (
     UnsupportedCall,
     UnsupportedModel,
 )
+from attnprobe.lazy import loading
 from attnprobe.version import VERSION
 
 __version__ = VERSION
@@ -79,7 +79,7 @@ _LAZY = {
     "TopK": "keep",
     "Weights": "keep",
     "from_attentions": "attentions",
-    "open": "run",
+    "open": "run:open_run",
     "plan": "api",
     "record": "api",
     "row_measure": "measures",
@@ -87,12 +87,7 @@ _LAZY = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
-        raise AttributeError(f"module 'attnprobe' has no attribute {name!r}")
-    module = import_module(f"attnprobe.{_LAZY[name]}")
-    globals()[name] = value = getattr(module, "open_run" if name == "open" else name)
-    return value
+__getattr__ = loading(__name__, _LAZY, globals())
 
 
 def __dir__() -> list[str]:

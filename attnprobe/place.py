@@ -172,6 +172,7 @@ class Places:
 
     def __init__(self, selection: Selection, with_tokens: bool) -> None:
         self._selection, self._with_tokens = selection, with_tokens
+        self._forward: Forward | None = None
         self._asked: tuple[Any, ...] = ()
         self._found: list[tuple[Growing, Rows, Place]] | None = None
 
@@ -179,10 +180,10 @@ class Places:
         self, forward: Forward, site: Site, call: AttentionCall, rows: Rows
     ) -> list[tuple[Growing, Rows, Place]] | None:
         """As `find_place`."""
-        asked = forward, site.queries, site.keys, call.key_offset, call.keys, rows
-        if self._asked[:1] != asked[:1] or self._asked[1:] != asked[1:]:
+        asked = site.queries, site.keys, call.key_offset, call.keys, rows
+        if self._forward is not forward or self._asked != asked:  # the same pass, not one that is like it
             self._found = find_place(forward, self._selection, site, call, rows, self._with_tokens)
-            self._asked = asked
+            self._forward, self._asked = forward, asked
         return self._found
 
 

@@ -20,7 +20,7 @@ PACKAGE = ROOT / "attnprobe"
 # Lowest first. A module imports from its own group and from those above it in this list, never from those below.
 # "attnprobe" is the package's __init__, which may import anything.
 LAYERS = (
-    {"errors", "shapes", "version", "precision", "scratch"},
+    {"errors", "lazy", "shapes", "version", "precision", "scratch"},
     {"fields", "codes", "selection", "sizes", "kinds", "fidelity", "pyramid", "profiling"},
     {"measures"},
     {"marks", "routes", "sites", "call", "registry", "direct", "strings", "keep", "items"},

@@ -3,8 +3,9 @@
 ``from attnprobe.bench import bench``; the command ``attnprobe bench`` does the same.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from attnprobe.lazy import loading
 
 if TYPE_CHECKING:
     from attnprobe.bench.measuring import Interrupted, bench
@@ -28,11 +29,7 @@ _LAZY = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
-        raise AttributeError(f"module 'attnprobe.bench' has no attribute {name!r}")
-    globals()[name] = value = getattr(import_module(f"attnprobe.bench.{_LAZY[name]}"), name)
-    return value
+__getattr__ = loading(__name__, _LAZY, globals())
 
 
 def __dir__() -> list[str]:

@@ -159,3 +159,18 @@ def _tanh(x):
 def finite(x):
     """The same, but 0 for -inf: the largest of no logits, from which others are taken off."""
     return tl.where(x == float("-inf"), 0.0, x)
+
+
+@triton.jit
+@no_type_check
+def risen(peak, most, factor):
+    """The larger of two largest logits; its exponent; how far that is above `peak`'s; and what sums are scaled by.
+
+    Sums are scaled by the difference of two largest logits, times the factor. A difference of their products with it
+    would be fused with one of these, and not be 0 where the largest logit stays: sums would lose some 1e-7 with every
+    block.
+    """
+    higher = tl.maximum(peak, most)
+    lower = tl.where(peak == float("-inf"), 0.0, (higher - peak) * factor)
+    down = tl.where(peak == float("-inf"), 0.0, tl.exp2(-lower))
+    return higher, finite(higher) * factor, lower, down

@@ -3,9 +3,6 @@
 A sum over keys of ``w_ij f(i, j)`` is carried like the sum that normalises the row. Entropy is carried as the sum of
 ``p t`` over exponentials ``p = 2^t`` of what logits are below the largest so far: nothing cancels in it.
 
-Sums are scaled by the difference of two largest logits, times the factor. A difference of their products with it would
-be fused with one of these, and not be 0 where the largest logit stays: sums would lose some 1e-7 with every block.
-
 Most blocks of columns are seen by all rows of a program, and are far from the places that some measure looks at (the
 first keys, the row's own and its neighbours): these take the short way, about eight operations a weight.
 """
@@ -25,6 +22,7 @@ from attnprobe.engines.triton.kernels.logits import (
     load_queries,
     products,
     restricted,
+    risen,
 )
 from attnprobe.engines.triton.kernels.tuning import tuned
 
@@ -110,10 +108,7 @@ def measure(
             if tl.max((most > peak).to(tl.int32)) > 0:
                 found = tl.min(tl.where(logits == most[:, None], step[None, :], BLOCK_N), 1)
                 peak_at = tl.where(most > peak, begin + column_shift + found, peak_at)  # of equal ones, the first
-        higher = tl.maximum(peak, most)
-        base = finite(higher) * factor
-        lower = tl.where(peak == float("-inf"), 0.0, (higher - peak) * factor)
-        down = tl.where(peak == float("-inf"), 0.0, tl.exp2(-lower))
+        higher, base, lower, down = risen(peak, most, factor)
         below = logits * factor - base[:, None]
         share = tl.exp2(below)
         if MASK or BIAS:  # of what is excluded, -inf
@@ -155,10 +150,7 @@ def measure(
             better = (most > peak) | ((most == peak) & (most > float("-inf")) & (found < peak_at))
             peak_at = tl.where(better, found, peak_at)
         stray = tl.maximum(stray, tl.max(tl.where(inside[None, :], float("-inf"), logits), 1))
-        higher = tl.maximum(peak, most)
-        base = finite(higher) * factor
-        lower = tl.where(peak == float("-inf"), 0.0, (higher - peak) * factor)
-        down = tl.where(peak == float("-inf"), 0.0, tl.exp2(-lower))
+        higher, base, lower, down = risen(peak, most, factor)
         below = logits * factor - base[:, None]
         share = tl.exp2(below)
         below = tl.where(share == 0.0, 0.0, below)
