@@ -257,12 +257,10 @@ export async function createApp(element, answering, settings = {}) {
 
 /** A source that tells how many questions are not answered yet. */
 function counting(source) {
-  return {
-    ...source,
-    waiting: 0,
-    ask(name, params, options) {
-      this.waiting++;
-      return source.ask(name, params, options).finally(() => this.waiting--);
-    },
+  const counted = { ...source, waiting: 0 };
+  counted.ask = (name, params, options) => {
+    counted.waiting++;
+    return source.ask(name, params, options).finally(() => counted.waiting--);
   };
+  return counted;
 }
