@@ -17,7 +17,7 @@ from attnprobe.store.base import Manifest
 from attnprobe.store.directory import DirectoryWriter
 
 NASTY = "</script><img onerror=alert(1) src=x>"
-WORDS = "Maia is a cute little baby who likes to explore her world and the things that she finds in it".split()
+TEXT = "Maia is a cute little baby who likes to explore her world and the things that she finds in it"
 FIRST, PREVIOUS, INDUCTION, OTHERS = 0.3, 0.2, 0.15, 0.35  # shares of a row
 ROWS = 128  # of a block
 NOISE = 1 << 21
@@ -118,7 +118,8 @@ def planted_run(
                 figures[:, head, rows.start : rows.stop] = _measures(values, rows, start)
                 writer.write(field, Block((head,), rows, start, stored[None], causal=True, longest=tokens))
         _write_measures(writer, site, figures)
-    strings = [WORDS[n] for n in random.integers(0, len(WORDS), period)]
+    words = TEXT.split()
+    strings = [words[n] for n in random.integers(0, len(words), period)]
     nasty = period // 2
     strings[nasty] = NASTY
     strings = (strings * 3)[:tokens]
