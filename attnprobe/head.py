@@ -16,8 +16,11 @@ from attnprobe.labels import labels_of, position_of
 from attnprobe.levels import Levels
 from attnprobe.maps import Axis, Map, own_pieces
 from attnprobe.measured import HeadMeasures, Labels
+from attnprobe.pictures import Part
 from attnprobe.pyramid import is_level
 from attnprobe.shapes import Float
+from attnprobe.show.colors import MAP
+from attnprobe.show.scales import SCALE
 from attnprobe.sizes import format_bytes
 from attnprobe.spans import SpanLike, as_spans
 from attnprobe.store.base import Reader
@@ -286,13 +289,25 @@ class Head:
         """Arguments of ``circuitsvis.attention.attention_pattern``: ``tokens`` and ``attention`` ``[query, key]``."""
         return {"tokens": list(self.key_labels), "attention": self.numpy().astype(np.float32)}
 
-    def plot(self, ax: "matplotlib.axes.Axes | None" = None) -> "matplotlib.axes.Axes":
-        """Draw the kept rows as a heatmap (needs the ``plots`` extra)."""
-        from attnprobe.show.plots import plot_map
+    def plot(
+        self,
+        ax: "matplotlib.axes.Axes | None" = None,
+        *,
+        map: str = MAP,
+        scale: str = SCALE,
+        how: str = "max",
+        rows: Part = None,
+        columns: Part = None,
+    ) -> "matplotlib.axes.Axes":
+        """Draw the map, or a part of it (``rows=slice(20_000, 20_256)``); needs the ``plots`` extra.
 
-        values = self._map.read(self.kept, self.kept_keys)
-        title = f"layer {self.layer}, head {self.number}"
-        return plot_map(values, list(self._query_index), list(self._key_index), title, ax, self.kept, self.kept_keys)
+        Of a long map the level that fits the pixels is read, the largest weight of each cell, or with ``how="mean"``
+        the mean. `map` and `scale` are of `attnprobe.show.colors` and `attnprobe.show.scales`. Without weights it is
+        the pooled map, if that was kept.
+        """
+        from attnprobe.plotting import plot_head
+
+        return plot_head(self, ax, map, scale, how, rows, columns)
 
     def __repr__(self) -> str:
         """Say where, how large, what kept."""
