@@ -42,7 +42,9 @@ def thumbnail(answers: Answering, state: Mapping[str, Any]) -> bytes | None:
         return _heads(answers, place, sites)
     site = next((site for site in sites if site["key"] == state.get("site")), sites[0])
     heads = site["weights"]
-    return _map(answers, {**place, "site": site["key"], "head": min(heads, key=lambda n: abs(n - state.get("head", 0)))})
+    return _map(
+        answers, {**place, "site": site["key"], "head": min(heads, key=lambda n: abs(n - state.get("head", 0)))}
+    )
 
 
 def _map(answers: Answering, place: Mapping[str, Any]) -> bytes | None:
