@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     import matplotlib.axes
     import torch
 
+    from attnprobe.explorer.widget import Explorer
+
 Position = str | SupportsIndex
 
 
@@ -293,6 +295,12 @@ class Head:
         values = self._map.read(self.kept, self.kept_keys)
         title = f"layer {self.layer}, head {self.number}"
         return plot_map(values, list(self._query_index), list(self._key_index), title, ax, self.kept, self.kept_keys)
+
+    def view(self, height: int = 600, **state: Any) -> "Explorer":
+        """See `Run.view`, with this head first; labels of your own are not shown."""
+        from attnprobe.explorer.widget import explore_sample
+
+        return explore_sample(self.reader, self.sample, self.site.key, self.number, height, state)
 
     def __repr__(self) -> str:
         """Say where, how large, what kept."""

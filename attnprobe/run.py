@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from html import escape
 from operator import index
 from pathlib import Path
-from typing import Any, SupportsIndex
+from typing import TYPE_CHECKING, Any, SupportsIndex
 from uuid import uuid4
 
 from attnprobe.aggregate import RunMeasures
@@ -17,6 +17,9 @@ from attnprobe.sample_run import SampleRun
 from attnprobe.sizes import format_bytes
 from attnprobe.store.base import Manifest, Reader
 from attnprobe.store.read_directory import DirectoryReader
+
+if TYPE_CHECKING:
+    from attnprobe.explorer.widget import Explorer
 
 __all__ = ["Run", "SampleRun", "open_run"]
 
@@ -124,6 +127,37 @@ class Run:
     def to_circuitsvis(self, layer: int) -> dict[str, Any]:
         """See `SampleRun.to_circuitsvis`, of the only sample."""
         return self._only().to_circuitsvis(layer)
+
+    def view(
+        self,
+        layer: SupportsIndex | str | None = None,
+        head: SupportsIndex | None = None,
+        height: int = 600,
+        **state: Any,
+    ) -> "Explorer":
+        """Explore the run in a notebook's cell (needs the ``notebook`` extra); `state` of what it returns can be set.
+
+        Parameters
+        ----------
+        layer, head
+            What is shown first; all heads if None.
+        height
+            In pixels, 200 to 10,000.
+        **state
+            More of what is shown first, by the names that a link has: ``scale="linear"``, ``query=7``, ``sample=3``.
+
+        Raises
+        ------
+        AttnprobeError
+            If anywidget is not installed.
+        NotKept
+            If nothing was kept of it.
+        SelectionError
+            If several sites fit, or a name is none of a state.
+        """
+        from attnprobe.explorer.widget import explore
+
+        return explore(self, layer, head, height, state)
 
     def describe(self) -> dict[str, Any]:
         """The run in plain data: samples, layers, heads, tokens, what was kept of the first sample, bytes.

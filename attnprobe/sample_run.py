@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from operator import index
-from typing import Any, SupportsIndex
+from typing import TYPE_CHECKING, Any, SupportsIndex
 
 import numpy as np
 
@@ -18,6 +18,9 @@ from attnprobe.selection import head_name
 from attnprobe.shapes import Float
 from attnprobe.spans import Span, spans_of, words_of
 from attnprobe.store.base import Reader
+
+if TYPE_CHECKING:
+    from attnprobe.explorer.widget import Explorer
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -194,6 +197,18 @@ class SampleRun:
     def to_circuitsvis(self, layer: int) -> dict[str, Any]:
         """Arguments of ``circuitsvis.attention.attention_patterns``: ``tokens``, and ``attention`` of a layer."""
         return {"tokens": list(self.tokens), "attention": self.layer_array(layer).astype(np.float32)}
+
+    def view(
+        self,
+        layer: SupportsIndex | str | None = None,
+        head: SupportsIndex | None = None,
+        height: int = 600,
+        **state: Any,
+    ) -> "Explorer":
+        """See `Run.view`, with this sample first; labels of your own are not shown."""
+        from attnprobe.explorer.widget import explore_sample
+
+        return explore_sample(self.reader, self.sample, layer, head, height, state)
 
     def __repr__(self) -> str:
         """Say which sample."""
