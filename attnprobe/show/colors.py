@@ -40,4 +40,5 @@ def table(name: str = MAP) -> Shaped[np.ndarray, "color 3"]:
 
 def color(level: float, name: str = MAP) -> str:
     """The colour of a level between 0 and 1, as ``#rrggbb``; all of 256 levels are equally wide, as in matplotlib."""
-    return "#" + table(name)[min(int(min(max(level, 0.0), 1.0) * COLORS), COLORS - 1)].tobytes().hex()
+    red, green, blue = table(name)[min(int(min(max(level, 0.0), 1.0) * COLORS), COLORS - 1)].tolist()
+    return f"#{red:02x}{green:02x}{blue:02x}"
