@@ -6,7 +6,7 @@ import { button, h, replace } from "./dom.js";
 import { latest } from "./latest.js";
 import { chips, legend } from "./outside.js";
 import { picker } from "./picker.js";
-import { inkOn, inQuotes, levelOf } from "./shown.js";
+import { inkOn, inQuotes, levelOf, shadeOf } from "./shown.js";
 import { textBlock } from "./textblock.js";
 import { LONGEST, SHORTEST, indexIn, largest, parts, positionIn, windowAround, windowSize } from "./windows.js";
 
@@ -188,7 +188,7 @@ export function linesView(app) {
       redraw();
       return;
     }
-    const { ramp } = app.colours();
+    const shade = shadeOf(app.colours());
     const [start, stop] = stretch(single() ? now().chosen : now().others);
     const position = positionIn(answer.ranges);
     const skipped = app.state.skip && answer.toward === "keys" ? indexIn(answer.ranges, 0) : -1;
@@ -196,12 +196,12 @@ export function linesView(app) {
     target().paint((token) => {
       const weight = weightAt(token);
       if (!(weight > 0)) return null;
-      const background = ramp(levelOf(weight, most));
+      const background = shade(levelOf(weight, most));
       return { background, ink: inkOn(background) };
     });
     const found = parts(answer.weights, position, start, stop);
     const best = largest(answer.weights, 8).map((index) => ({ at: position(index), weight: answer.weights[index] }));
-    const name = (one) => inQuotes(tokensOf(now().others).at(one));
+    const name = (one) => inQuotes(tokensOf(now().others).at(one.at));
     replace(notes, chips({ parts: found, best, name, jump, at: answer.at, single: single(), back: () => jumpBack(answer.at), outside: isOutside(answer.at) }));
     scale.update(most, app.colours());
     redraw();
@@ -241,8 +241,9 @@ export function linesView(app) {
     const position = positionIn(answer.ranges);
     const most = answer.weights[best[0]] ?? 0;
     const from = active().rectOf(answer.at) ?? edge(box, answer.at < active().start);
+    const between = gutter();
     return best
-      .map((index) => ({ from, to: goal.rectOf(position(index)), share: answer.weights[index] / most, across: !single() && sideBySide(), at: position(index) }))
+      .map((index) => ({ from, to: goal.rectOf(position(index)), share: answer.weights[index] / most, gutter: between, at: position(index) }))
       .filter(({ to, share, at }) => to !== null && share > 0.02 && !(single() && at === answer.at));
   }
 
@@ -252,7 +253,12 @@ export function linesView(app) {
     return { left: x, right: x, top: y, bottom: y };
   };
 
-  const sideBySide = () => Math.abs(blocks.query.element.offsetLeft - blocks.key.element.offsetLeft) > 8;
+  /** Between two blocks beside each other: its left and right side on the screen; null where there is none. */
+  function gutter() {
+    if (single()) return null;
+    const [left, right] = [blocks.query, blocks.key].map((one) => one.element.getBoundingClientRect());
+    return right.left >= left.right ? [left.right, right.left] : null;
+  }
 
   /** How many of the answer's weights are of positions before this one. */
   function indicesFrom(position) {
