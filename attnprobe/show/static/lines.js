@@ -11,6 +11,7 @@ import { textBlock } from "./textblock.js";
 import { LONGEST, SHORTEST, indexIn, largest, parts, positionIn, windowAround, windowSize } from "./windows.js";
 
 const LINES = 24; // the largest weights in sight that get one
+const FAINT = 0.08; // the level below which a token has no colour, and lines are seen behind it
 const PAUSE = 35; // milliseconds that a pointer rests before its token is asked for
 
 /**
@@ -18,7 +19,7 @@ const PAUSE = 35; // milliseconds that a pointer rests before its token is asked
  * @param {object} app
  */
 export function linesView(app) {
-  const choice = picker(app);
+  const choice = picker(app, (_, position) => choose(position));
   const where = h("span", { class: "ap-faint" });
   const move = (by) => button(by < 0 ? "‹ earlier" : "later ›", () => turnPage(by), { title: by < 0 ? "Page Up" : "Page Down" });
   const resize = (by, text, title) => button(text, () => app.set({ span: windowSize(app.state.span) * by }), { title });
@@ -188,16 +189,19 @@ export function linesView(app) {
       redraw();
       return;
     }
-    const shade = shadeOf(app.colours());
+    const colours = app.colours();
+    const shade = shadeOf(colours);
     const [start, stop] = stretch(single() ? now().chosen : now().others);
     const position = positionIn(answer.ranges);
     const skipped = app.state.skip && answer.toward === "keys" ? indexIn(answer.ranges, 0) : -1;
     const most = answer.weights[largest(answer.weights, 1, 0, answer.weights.length, skipped)[0]] ?? 0;
     target().paint((token) => {
       const weight = weightAt(token);
-      if (!(weight > 0)) return null;
-      const background = shade(levelOf(weight, most));
-      return { background, ink: inkOn(background) };
+      const level = levelOf(weight, most);
+      if (level < FAINT) return null;
+      const background = shade(level);
+      const ink = inkOn(background);
+      return { background, ink: ink === inkOn(colours.background) ? "" : ink };
     });
     const found = parts(answer.weights, position, start, stop);
     const best = largest(answer.weights, 8).map((index) => ({ at: position(index), weight: answer.weights[index] }));
@@ -277,6 +281,7 @@ export function linesView(app) {
     if (any(["run", "sample", "site", "head", "toward"])) answer = null;
     if (any(WEIGHTS)) ask();
     if (any(TEXT) || changed.has("colours") || changed.has("skip")) paint();
+    if (any(["run", "sample", "site", "shown"])) requestAnimationFrame(() => active().reveal(chosenAt(), scroller));
   }
 
   /** Coming from a map that shows more than a stretch, the chosen token is in the text. */
