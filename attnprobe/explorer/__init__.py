@@ -1,1 +1,4 @@
-"""The explorer: what it answers, and three ways in to it: a server, a notebook's cell, and one HTML file."""
+"""The explorer: what it answers (attnprobe/show/static/README.md lists the questions), and three ways in to it.
+
+They are a server, a notebook's cell, and one HTML file.
+"""
