@@ -1,0 +1,48 @@
+/** The three ways in: a page, a notebook's cell, and one HTML file. */
+
+import { createApp } from "./app.js";
+import { h, replace } from "./dom.js";
+import { commSource, fileSource, httpSource } from "./source.js";
+import { changed, START } from "./state.js";
+
+/** Build the explorer inside of an element; what fails is said there. */
+export async function mount(element, source, settings = {}) {
+  try {
+    return await createApp(element, source, settings);
+  } catch (error) {
+    replace(element, h("div", { class: "attnprobe" }, h("p", { class: "ap-note ap-wrong", role: "alert", text: error.message })));
+    throw error;
+  }
+}
+
+/** In a page of the server. */
+export function mountPage(element) {
+  return mount(element, httpSource(), { link: true });
+}
+
+/** In an HTML file, with the answers that it holds. */
+export function mountFile(element, answers) {
+  return mount(element, fileSource(answers), { link: true });
+}
+
+/** In a notebook: the state is a trait of the widget, so Python sees it and can set it. */
+export async function render({ model, el }) {
+  el.style.height = `${model.get("height")}px`;
+  let told = null;
+  const app = await mount(el, commSource(model), {
+    state: model.get("state"),
+    onState(state) {
+      told = JSON.stringify(state);
+      model.set("state", JSON.parse(told));
+      model.save_changes();
+    },
+  });
+  const listen = () => {
+    if (JSON.stringify(changed(START, model.get("state"))) !== told) app.set(model.get("state"));
+  };
+  model.on("change:state", listen);
+  return () => {
+    model.off("change:state", listen);
+    app.close();
+  };
+}

@@ -1,0 +1,5 @@
+/** The server's page. */
+
+import { mountPage } from "./main.js";
+
+mountPage(document.getElementById("explorer"));
