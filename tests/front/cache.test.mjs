@@ -122,6 +122,19 @@ test("a patch is coloured once a version of the colours", async () => {
   assert.deepEqual(log.painted, [1, 1]);
 });
 
+test("what cannot be coloured yet is tried again, with its old colours meanwhile", async () => {
+  let ready = false;
+  const paint = (entry) => ready && ((entry.picture = "painted"), true);
+  const { cache, answer } = made({ paint });
+  cache.want([at(1)]);
+  await answer(1);
+  assert.equal(cache.picture(at(1), 1), null);
+  ready = true;
+  assert.equal(cache.picture(at(1), 1).version, 1);
+  ready = false;
+  assert.equal(cache.picture(at(1), 2).version, 1);
+});
+
 test("a failure is said once, others go on, and it is tried again later", async () => {
   let time = 0;
   const { cache, log, open } = made({ now: () => time });

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { MAPS } from "../../attnprobe/show/static/colormaps.js";
-import { makeShares, makeTable, pack, paintCells, paintShares, rampOf, unpack } from "../../attnprobe/show/static/lut.js";
+import { coloursOf, makeLut, makeShares, pack, paintCells, paintShares, rampOf, unpack } from "../../attnprobe/show/static/lut.js";
 import { seeded } from "./checks.mjs";
 
 const NONE = 0x00000000;
@@ -34,8 +34,8 @@ test("a colour's word is its bytes in a canvas's order", () => {
 for (const map of ["magma", "viridis", "cividis"]) {
   for (const scale of ["log", "linear", "sqrt"]) {
     test(`every weight has the colour of the formula: ${map}, ${scale}`, () => {
-      const dark = makeTable(settings({ map, scale }));
-      const light = makeTable(settings({ map, scale, dark: false }));
+      const dark = makeLut(settings({ map, scale }));
+      const light = makeLut(settings({ map, scale, dark: false }));
       for (let bits = 1; bits < 0x7f80; bits++) {
         const at = indexOf(scale, weightOf(bits));
         const near = [at - 1, at, at + 1].filter((i) => i >= 0 && i < 256);
@@ -49,7 +49,7 @@ for (const map of ["magma", "viridis", "cividis"]) {
 
 test("zero is the page, what was not kept has its own colour, of whatever sign", () => {
   for (const map of Object.keys(MAPS)) {
-    const table = makeTable(settings({ map, none: 0x11223344 }));
+    const table = makeLut(settings({ map, none: 0x11223344 }));
     assert.equal(table[0], ZERO);
     assert.equal(table[0x8000], ZERO);
     for (const bits of [0x7f81, 0x7fc0, 0x7fff, 0xff81, 0xffff]) assert.equal(table[bits], 0x11223344);
@@ -59,7 +59,7 @@ test("zero is the page, what was not kept has its own colour, of whatever sign",
 });
 
 test("differences of both signs are as far from the middle, on either side", () => {
-  const table = makeTable(settings({ map: "difference", dark: false }));
+  const table = makeLut(settings({ map: "difference", dark: false }));
   const words = Array.from({ length: 256 }, (_, i) => colour("difference", i));
   for (let bits = 1; bits < 0x7f80; bits += 7) {
     const [plus, minus] = [words.indexOf(table[bits]), words.indexOf(table[bits | 0x8000])];
@@ -70,8 +70,27 @@ test("differences of both signs are as far from the middle, on either side", () 
   assert.equal(table[0xbf80], words[0]);
 });
 
+test("the ramp is the same colours as text, and its ends go on", () => {
+  for (const dark of [true, false]) {
+    const ramp = rampOf("viridis", dark);
+    coloursOf("viridis", dark).forEach((word, i) => assert.equal(ramp((i + 0.5) / 256), unpack(word)));
+    assert.equal(ramp(-1), ramp(0));
+    assert.equal(ramp(2), ramp(1));
+    assert.equal(ramp(NaN), ramp(0));
+  }
+});
+
+test("without a page's colours, zero is that of the style sheet and unlike what was not kept", () => {
+  for (const dark of [true, false]) {
+    const { zero, none, ...rest } = settings({ dark });
+    const table = makeLut(rest);
+    assert.equal(unpack(table[0]), dark ? "#0b0d12" : "#ffffff");
+    assert.notEqual(table[0], table[0x7fc0]);
+  }
+});
+
 test("on a dark page a difference's middle is dark and its ends keep their hue", () => {
-  const ramp = rampOf("difference", true);
+  const ramp = coloursOf("difference", true);
   const parts = (word) => [word & 0xff, (word >> 8) & 0xff, (word >> 16) & 0xff];
   assert.ok(Math.max(...parts(ramp[128])) < 60);
   const [red, , blue] = parts(ramp[250]);
@@ -112,7 +131,7 @@ test("a row of nothing but zeros, or of nothing, keeps their colours", () => {
 });
 
 test("painting is the table, cell by cell, also where the canvas is larger", () => {
-  const table = makeTable(settings({}));
+  const table = makeLut(settings({}));
   const out = new Uint32Array(5).fill(7);
   paintCells(out, Uint16Array.of(0x3f00, 0, 0x3a00), table);
   assert.deepEqual([...out], [table[0x3f00], table[0], table[0x3a00], 7, 7]);

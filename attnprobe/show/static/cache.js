@@ -3,12 +3,12 @@ import { keyOf } from "./patches.js";
 
 /** @typedef {{key: string, cells: ?Uint16Array, extra: *, bytes: number, picture: *, version: number}} Entry */
 
-/** The patches of one map, in one form (its place, the largest or the mean). */
+/** Patches of maps. */
 export class PatchCache {
   /**
    * @param {object} options
    * @param {function(object, AbortSignal): Promise<{cells: Uint16Array}>} options.load gets a patch
-   * @param {function(Entry, object): void} options.paint colours one that is there, into `entry.picture`
+   * @param {function(Entry, object): (boolean|void)} options.paint colours one that is there, into `entry.picture`; false: not yet
    * @param {function(): void} options.changed called when a patch came or failed
    * @param {function(Error): void} options.failed
    * @param {number} options.bytes that patches and their pictures may take; what is wanted now is kept beyond it
@@ -33,18 +33,15 @@ export class PatchCache {
     return this.entries.get(keyOf(patch)) ?? null;
   }
 
-  /** The same, used now, and coloured as of a version of the colours. */
+  /** The same, used now, and coloured as of a version of the colours; null also if it cannot be coloured yet. */
   picture(patch, version) {
     const key = keyOf(patch);
     const entry = this.entries.get(key);
     if (!entry) return null;
     this.entries.delete(key);
     this.entries.set(key, entry);
-    if (entry.version !== version) {
-      this.paint(entry, patch);
-      entry.version = version;
-    }
-    return entry;
+    if (entry.version !== version && this.paint(entry, patch) !== false) entry.version = version;
+    return entry.picture ? entry : null;
   }
 
   /**

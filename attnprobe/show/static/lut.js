@@ -6,6 +6,8 @@ import { scaleOf } from "./scales.js";
 
 const FINE = 16; // steps of a colour: a row's shift is rounded to one, which is far below a colour
 const STEPS = 256 * FINE;
+const PAGE = { dark: "#0b0d12", light: "#ffffff" }; // as in style.css
+const NONE = { dark: "#2b313d", light: "#d9dde3" };
 
 /**
  * A colour as a word.
@@ -30,15 +32,23 @@ export function unpack(word) {
 /**
  * 256 colours from small to large. On paper the order is turned round, so that small is light; the map of differences
  * is turned from dark on white to light on black instead, each colour keeping its hue.
- * @param {string} name of MAPS
+ * @param {string} map of MAPS
  * @param {boolean} dark whether the page is dark
  * @returns {Uint32Array} words
  */
-export function rampOf(name, dark) {
-  const signed = name === "difference";
-  const words = Uint32Array.from({ length: 256 }, (_, i) => pack(MAPS[name].slice(6 * i, 6 * i + 6)));
-  if (signed) return dark ? words.map(invertLightness) : words;
+export function coloursOf(map, dark) {
+  const words = Uint32Array.from({ length: 256 }, (_, i) => pack(MAPS[map].slice(6 * i, 6 * i + 6)));
+  if (map === "difference") return dark ? words.map(invertLightness) : words;
   return dark ? words : words.reverse();
+}
+
+/**
+ * The same colours for what is not drawn cell by cell.
+ * @returns {function(number): string} a place between 0 and 1 as "#rrggbb"
+ */
+export function rampOf(map, dark) {
+  const texts = Array.from(coloursOf(map, dark), unpack);
+  return (t) => texts[t > 0 ? colourOf(t) : 0];
 }
 
 /**
@@ -53,8 +63,8 @@ export function rampOf(name, dark) {
  * @param {number} options.none the word of what was not kept; 0 is transparent
  * @returns {Uint32Array} 65,536 words
  */
-export function makeTable({ scale, low, high, map, dark, zero, none }) {
-  const ramp = rampOf(map, dark);
+export function makeLut({ scale, low, high, map, dark, zero = pack(dark ? PAGE.dark : PAGE.light), none = pack(dark ? NONE.dark : NONE.light) }) {
+  const colours = coloursOf(map, dark);
   const signed = map === "difference";
   const place = scaleOf(signed && scale === "row" ? "log" : scale, low, high);
   const table = new Uint32Array(65536);
@@ -62,8 +72,8 @@ export function makeTable({ scale, low, high, map, dark, zero, none }) {
     const weight = NUMBERS[bits];
     if (isMissing(bits)) table[bits] = none;
     else if (weight === 0) table[bits] = zero;
-    else if (signed) table[bits] = ramp[colourOf((1 + Math.sign(weight) * place(Math.abs(weight))) / 2)];
-    else table[bits] = ramp[weight < 0 ? 0 : colourOf(place(weight))];
+    else if (signed) table[bits] = colours[colourOf((1 + Math.sign(weight) * place(Math.abs(weight))) / 2)];
+    else table[bits] = colours[weight < 0 ? 0 : colourOf(place(weight))];
   }
   return table;
 }
@@ -71,22 +81,22 @@ export function makeTable({ scale, low, high, map, dark, zero, none }) {
 /**
  * What colours weights divided by their row's largest: every pattern's place on the logarithmic scale in small steps, to
  * which a row's shift is added.
- * @param {object} options as of makeTable
- * @returns {{steps: Int32Array, ramp: Uint32Array, range: number, zero: number, none: number}}
+ * @param {object} options as of makeLut
+ * @returns {{steps: Int32Array, colours: Uint32Array, range: number, zero: number, none: number}}
  */
 export function makeShares({ low, high, map, dark, zero, none }) {
   const range = Math.log(high) - Math.log(low);
   const steps = new Int32Array(32768);
   for (let bits = 1; bits < 0x7f80; bits++) steps[bits] = Math.round((STEPS * Math.log(NUMBERS[bits])) / range);
   steps[0x7f80] = 1 << 24; // infinite: the largest, whatever the row
-  return { steps, ramp: rampOf(map, dark), range, zero, none };
+  return { steps, colours: coloursOf(map, dark), range, zero, none };
 }
 
 /**
  * Colour cells by the table.
  * @param {Uint32Array} out words, one a cell
  * @param {Uint16Array} cells bits
- * @param {Uint32Array} table of makeTable
+ * @param {Uint32Array} table of makeLut
  */
 export function paintCells(out, cells, table) {
   for (let i = 0; i < cells.length; i++) out[i] = table[cells[i]];
@@ -99,7 +109,7 @@ export function paintCells(out, cells, table) {
  * @param {Float32Array} largest of each row; a row of zeros or of nothing has no colour but those of its cells
  * @param {object} shares of makeShares
  */
-export function paintShares(out, cells, largest, { steps, ramp, range, zero, none }) {
+export function paintShares(out, cells, largest, { steps, colours, range, zero, none }) {
   const width = cells.length / largest.length;
   for (let row = 0, i = 0; row < largest.length; row++) {
     const top = largest[row];
@@ -108,10 +118,10 @@ export function paintShares(out, cells, largest, { steps, ramp, range, zero, non
       const bits = cells[i];
       if ((bits & 0x7fff) === 0) out[i] = zero;
       else if (isMissing(bits)) out[i] = none;
-      else if (bits > 0x7fff) out[i] = ramp[0];
+      else if (bits > 0x7fff) out[i] = colours[0];
       else {
         const step = steps[bits] + shift;
-        out[i] = ramp[step <= 0 ? 0 : step >= STEPS ? 255 : (step / FINE) | 0];
+        out[i] = colours[step <= 0 ? 0 : step >= STEPS ? 255 : (step / FINE) | 0];
       }
     }
   }

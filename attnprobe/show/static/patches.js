@@ -100,7 +100,7 @@ export function ahead(part, shape, level, last) {
   return [...next, ...patchesOf(part, shape, level, 1)];
 }
 
-/** A patch's name. */
-export function keyOf({ level, down, across }) {
-  return `${level}/${down}/${across}`;
+/** A patch's name; `of` names the map. */
+export function keyOf({ level, down, across, of = "" }) {
+  return `${of}/${level}/${down}/${across}`;
 }
