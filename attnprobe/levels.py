@@ -41,6 +41,10 @@ class Levels:
         """The levels that the run keeps, finest first."""
         return tuple(sorted({level for _, level in self._kept}))
 
+    def kept_of(self, how: str) -> tuple[int, ...]:
+        """Those of the largest (``"max"``), or of the means (``"mean"``)."""
+        return tuple(sorted(level for one, level in self._kept if one == how))
+
     @cached_property
     def _rows(self) -> Int[np.ndarray, " row"]:
         """Positions of the rows that were kept; a viewer asks for many patches."""

@@ -30,7 +30,7 @@ LAYERS = (
     {"show"},
     {"labels", "held", "spans", "labelled", "maps", "measured", "toprows", "summary", "aggregate"},
     {"arrays", "variables", "levels"},
-    {"head", "sample_run", "run", "attentions", "dataset", "xarray_engine"},
+    {"head", "sample_run", "run", "attentions", "dataset", "xarray_engine", "explorer"},
     {"samples", "caching", "lineage", "tracker", "streams", "generation", "arguments", "copies", "provenance", "seen"},
     {"watchers", "traced", "entries", "interface", "shadows", "hooks"},
     {"place", "told"},
