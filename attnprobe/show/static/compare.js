@@ -168,7 +168,7 @@ function signedLegend() {
   const marks = h("span", { class: "ap-marks" });
   const element = h(
     "div",
-    { class: "ap-legend ap-signed", role: "img", hidden: true },
+    { class: "ap-keyline ap-signed", role: "img", hidden: true },
     h("span", { text: "right is larger" }),
     h("span", { class: "ap-marked" }, strip, marks),
     h("span", { text: "left is larger" }),

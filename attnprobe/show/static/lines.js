@@ -25,7 +25,7 @@ export function linesView(app) {
   const resize = (by, text, title) => button(text, () => app.set({ span: windowSize(app.state.span) * by }), { title });
   const [earlier, later] = [move(-1), move(1)];
   const [less, more] = [resize(0.5, "−", "Less text"), resize(2, "+", "More text")];
-  const notes = h("div", { class: "ap-chips" });
+  const notes = h("div", { class: "ap-shares" });
   const note = h("p", { class: "ap-note", role: "status" });
   const blocks = { query: block("queries"), key: block("keys") };
   const scroller = h("div", { class: "ap-lines-scroll" }, blocks.query.element, blocks.key.element);

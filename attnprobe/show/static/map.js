@@ -11,7 +11,7 @@ import { createPicture } from "./picture.js";
 import { crossText, pictureText } from "./readout.js";
 import { sharedView } from "./sharedview.js";
 import { mapSubject } from "./mapsubject.js";
-import { clamp, fit, fromState, pan, pick, pointOf, reveal, toState, zoomAt } from "./js";
+import { clamp, fit, fromState, pan, pick, pointOf, reveal, toState, zoomAt } from "./viewport.js";
 
 const HELP =
   "Arrows move the map, plus and minus zoom, 0 shows all of it. Shift with arrows moves the crosshair by one weight, Enter chooses its " +
