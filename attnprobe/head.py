@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     import matplotlib.axes
     import torch
 
+    from attnprobe.explorer.widget import Explorer
+
 Position = str | SupportsIndex
 
 
@@ -148,8 +150,6 @@ class Head:
                 raise SelectionError(f"{len(given)} labels for {length} {axis}; give one a position")
         return replace(self, labels=(tuple(map(str, queries)), tuple(map(str, keys))))
 
-    # --- beside weights ------------------------------------------------------------------------------------------
-
     @property
     def measures(self) -> HeadMeasures:
         """The measures that were kept: ``head.measures["entropy"]``."""
@@ -171,8 +171,6 @@ class Head:
 
     def _row_of(self, query: Position) -> int:
         return position_of(query, self._queries, self.labels[0], f"sample {self.sample.id}")
-
-    # --- reading -----------------------------------------------------------------------------------------------
 
     def __getitem__(self, index: Axis | tuple[Axis, Axis]) -> Any:
         """Weights of a slice: ``head[rows, columns]``, as numpy; an int drops its axis.
@@ -309,6 +307,12 @@ class Head:
 
         return plot_head(self, ax, map, scale, how, rows, columns)
 
+    def view(self, height: int = 600, **state: Any) -> "Explorer":
+        """See `Run.view`, with this head first; labels of your own are not shown."""
+        from attnprobe.explorer.widget import explore_sample
+
+        return explore_sample(self.reader, self.sample, self.site.key, self.number, height, state)
+
     def __repr__(self) -> str:
         """Say where, how large, what kept."""
         queries, keys = self.shape
@@ -321,7 +325,6 @@ class Head:
         return f"<Head {where}: {queries} x {keys}, {what}, {format_bytes(self.nbytes)}{rows}{columns}>"
 
     def _repr_html_(self) -> str:
-        head = f"<p><code>{escape(repr(self))}</code></p>"
-        if not self.has_weights or max(self.shape) > 32:
-            return head
-        return head + self.to_pandas().to_html(float_format="{:.2f}".format)
+        small = self.has_weights and max(self.shape) <= 32
+        table = self.to_pandas().to_html(float_format="{:.2f}".format) if small else ""
+        return f"<p><code>{escape(repr(self))}</code></p>{table}"

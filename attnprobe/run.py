@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from attnprobe.explorer.widget import Explorer
+
 __all__ = ["Run", "SampleRun", "open_run"]
 
 
@@ -129,6 +131,37 @@ class Run:
     def to_circuitsvis(self, layer: int) -> dict[str, Any]:
         """See `SampleRun.to_circuitsvis`, of the only sample."""
         return self._only().to_circuitsvis(layer)
+
+    def view(
+        self,
+        layer: SupportsIndex | str | None = None,
+        head: SupportsIndex | None = None,
+        height: int = 600,
+        **state: Any,
+    ) -> "Explorer":
+        """Explore the run in a notebook's cell (needs the ``notebook`` extra); `state` of what it returns can be set.
+
+        Parameters
+        ----------
+        layer, head
+            What is shown first; all heads if None.
+        height
+            In pixels, 200 to 10,000.
+        **state
+            More of what is shown first, by the names that a link has: ``scale="linear"``, ``query=7``, ``sample=3``.
+
+        Raises
+        ------
+        AttnprobeError
+            If anywidget is not installed.
+        NotKept
+            If nothing was kept of it.
+        SelectionError
+            If several sites fit, or a name is none of a state.
+        """
+        from attnprobe.explorer.widget import explore
+
+        return explore(self, layer, head, height, state)
 
     def plot_grid(
         self,

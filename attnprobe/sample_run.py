@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from attnprobe.explorer.widget import Explorer
     from attnprobe.plotting import HeadsLike
 
 
@@ -202,6 +203,18 @@ class SampleRun:
     def to_circuitsvis(self, layer: int) -> dict[str, Any]:
         """Arguments of ``circuitsvis.attention.attention_patterns``: ``tokens``, and ``attention`` of a layer."""
         return {"tokens": list(self.tokens), "attention": self.layer_array(layer).astype(np.float32)}
+
+    def view(
+        self,
+        layer: SupportsIndex | str | None = None,
+        head: SupportsIndex | None = None,
+        height: int = 600,
+        **state: Any,
+    ) -> "Explorer":
+        """See `Run.view`, with this sample first; labels of your own are not shown."""
+        from attnprobe.explorer.widget import explore_sample
+
+        return explore_sample(self.reader, self.sample, layer, head, height, state)
 
     def plot_grid(
         self,
