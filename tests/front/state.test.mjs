@@ -27,6 +27,8 @@ const FULL = {
   box: [0, 10, 5, 6],
   other: { run: 0, sample: 3, head: 2, site: "a,b.c" },
   mode: "minus",
+  toward: "queries",
+  order: "-weight",
 };
 
 test("a link opens what it was made of", () => {

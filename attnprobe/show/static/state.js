@@ -5,6 +5,8 @@ export const HOWS = ["max", "mean"];
 export const SCALES = ["log", "linear", "sqrt", "row"];
 export const COLOUR_MAPS = ["magma", "viridis", "cividis"];
 export const MODES = ["beside", "minus"];
+export const TOWARD = ["keys", "queries"];
+export const ORDERS = ["position", "-position", "token", "-token", "weight", "-weight"];
 
 const count = (value) => (Number.isInteger(Number(value)) && Number(value) >= 0 && value !== "" ? Number(value) : undefined);
 const number = (value) => (value !== "" && Number.isFinite(Number(value)) ? Number(value) : undefined);
@@ -53,6 +55,8 @@ const FIELDS = {
   box: [null, orNull(box)], // top, bottom, left, right; ends are behind the last
   other: [null, orNull(place)],
   mode: ["beside", one(MODES)],
+  toward: ["keys", one(TOWARD)], // lines, table: what a query attends to (a row), or what attends to a key (a column)
+  order: ["position", one(ORDERS)], // of the table; "-" for the last or the largest first
 };
 
 /** The state in which a run opens. */

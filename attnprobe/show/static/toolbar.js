@@ -60,7 +60,7 @@ export function toolbar(app, views) {
       labelled("from", low, "The weight of the first colour; empty: from the weights' quantiles"),
       labelled("to", high, "The weight of the last colour; empty: from the weights' quantiles"),
       h("span", { class: "ap-push" }),
-      button("Copy as Python", () => copied(python(app), "Python"), { title: "The lines that give what is shown" }),
+      button("Copy as Python", () => python(app).then((text) => copied(text, "Python"), app.onError), { title: "The lines that give what is shown" }),
       copyLink,
     ),
   );

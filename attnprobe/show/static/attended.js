@@ -1,0 +1,65 @@
+/** What one query attends to, or what attends to one key: exact weights with their positions. */
+
+import { indexIn, inWords } from "./windows.js";
+
+/**
+ * The two sequences of a site, seen from what is chosen: `chosen` holds the token that is looked at, `others` those
+ * that it attends to, or that attend to it.
+ * @param {object} site of the answer of `sample`
+ * @param {string} toward "keys": a query is chosen; "queries": a key is
+ */
+export function sides(site, toward) {
+  const queries = { sequence: site.queries, length: site.rows, name: "query", centre: "row" };
+  const keys = { sequence: site.keys, length: site.columns, name: "key", centre: "column" };
+  return toward === "keys" ? { chosen: queries, others: keys } : { chosen: keys, others: queries };
+}
+
+/**
+ * Ask for one row or one column.
+ * @param {object} app
+ * @param {object} place run, sample, site, head
+ * @param {string} toward "keys" (a row) or "queries" (a column)
+ * @param {number} chosen the query or the key
+ * @returns {Promise<{weights: Float32Array, ranges: [number, number][]}>} `ranges`: positions of the weights
+ */
+export async function attended(app, place, toward, chosen) {
+  const info = await app.headInfo(place);
+  if (toward === "keys") {
+    if (indexIn(info.rows, chosen) < 0) {
+      throw new Error(`the row of query ${chosen} was not kept of this head; kept are rows ${inWords(info.rows)}`);
+    }
+    const { head, values } = await app.source.ask("row", { ...place, query: chosen });
+    return { weights: values, ranges: [[head.start, head.start + values.length]] };
+  }
+  if (indexIn([info.columns], chosen) < 0) {
+    throw new Error(`the column of key ${chosen} was not kept of this head; kept are columns ${inWords([info.columns])}`);
+  }
+  const { head, values } = await app.source.ask("column", { ...place, key: chosen });
+  return { weights: values, ranges: head.rows };
+}
+
+const BLOCKS = 16 * 256; // tokens that are asked for at once, so that other questions get their turn
+const known = new WeakMap();
+
+/**
+ * All tokens of a sequence, asked for once.
+ * @param {{length: number, range(start: number, stop: number): Promise<string[]>}} tokens of `app.tokens`
+ * @returns {Promise<string[]>}
+ */
+export function allTokens(tokens) {
+  let found = known.get(tokens);
+  if (found === undefined) {
+    found = read(tokens);
+    found.catch(() => known.delete(tokens));
+    known.set(tokens, found);
+  }
+  return found;
+}
+
+async function read(tokens) {
+  const parts = [];
+  for (let start = 0; start < tokens.length; start += BLOCKS) {
+    parts.push(await tokens.range(start, Math.min(tokens.length, start + BLOCKS)));
+  }
+  return parts.flat();
+}

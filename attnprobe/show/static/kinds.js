@@ -1,0 +1,54 @@
+/** The classic kinds of heads, as `attnprobe stats` names them (attnprobe/kinds.py holds the same table). */
+
+/**
+ * Rare and telling ones first: in most models, most heads look at the first token. `colour` is a fill on which white
+ * letters stand out, in a dark page as in a light one, and which colour-blind readers can tell from the others.
+ */
+export const KINDS = [
+  { name: "induction", letter: "I", measure: "induction", threshold: 0.4, meaning: "what followed the same token earlier", colour: "#b84a00" },
+  { name: "previous-token", letter: "P", measure: "previous", threshold: 0.4, meaning: "the token before", colour: "#0b66b0" },
+  { name: "duplicate", letter: "D", measure: "duplicate", threshold: 0.4, meaning: "the same token earlier", colour: "#00735a" },
+  { name: "first-token", letter: "F", measure: "first_mass(1)", threshold: 0.4, meaning: "the first token", colour: "#666b73" },
+];
+
+/** The kinds that can be told from what was measured. */
+export function measuredKinds(scores) {
+  return KINDS.filter((kind) => Object.hasOwn(scores, kind.measure));
+}
+
+/** A head's score, or null where it has none: `scores` is the answer to the question `scores`. */
+export function scoreOf(scores, measure, site, head) {
+  if (!Object.hasOwn(scores, measure)) return null;
+  const { values } = scores[measure];
+  const value = Object.hasOwn(values, site) ? values[site][head] : null;
+  return Number.isFinite(value) ? value : null;
+}
+
+/** The kinds that a head is of, none or several, the most telling first. */
+export function kindsOf(scores, site, head) {
+  return KINDS.filter((kind) => scoreOf(scores, kind.measure, site, head) > kind.threshold);
+}
+
+/** What is shown of a measure's name: `first_mass(1)` is the only one that most people see, and its 1 tells them nothing. */
+export function shortName(measure) {
+  return measure === "first_mass(1)" ? "first_mass" : measure;
+}
+
+/** The name with its unit, for an axis or a legend; a mass is a share of a row. */
+export function titleOf(measure, unit) {
+  return unit ? `${measure} (${unit === "mass" ? "share of a row" : unit})` : measure;
+}
+
+/** From what to what a measure is drawn: a share from 0 to 1, else from 0 (or the smallest) to the largest. */
+export function limitsOf(scores, measure) {
+  let [low, high] = [0, 0];
+  for (const values of Object.values(scores[measure].values)) {
+    for (const value of values) {
+      if (!Number.isFinite(value)) continue;
+      low = Math.min(low, value);
+      high = Math.max(high, value);
+    }
+  }
+  if (scores[measure].unit === "mass") [low, high] = [Math.min(low, 0), Math.max(high, 1)];
+  return high > low ? [low, high] : [low, low + 1];
+}

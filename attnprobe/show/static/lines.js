@@ -1,0 +1,300 @@
+/** Lines from a token to the tokens that it attends to, in running text, at any length of the sample. */
+
+import { drawLines } from "./arcs.js";
+import { attended, sides } from "./attended.js";
+import { button, h, replace } from "./dom.js";
+import { latest } from "./latest.js";
+import { chips, legend } from "./outside.js";
+import { picker } from "./picker.js";
+import { inkOn, inQuotes, levelOf, shadeOf } from "./shown.js";
+import { textBlock } from "./textblock.js";
+import { LONGEST, SHORTEST, indexIn, largest, parts, positionIn, windowAround, windowSize } from "./windows.js";
+
+const LINES = 24; // the largest weights in sight that get one
+const FAINT = 0.08; // the level below which a token has no colour, and lines are seen behind it
+const PAUSE = 35; // milliseconds that a pointer rests before its token is asked for
+
+/**
+ * The view.
+ * @param {object} app
+ */
+export function linesView(app) {
+  const choice = picker(app, (_, position) => choose(position));
+  const where = h("span", { class: "ap-faint" });
+  const move = (by) => button(by < 0 ? "‹ earlier" : "later ›", () => turnPage(by), { title: by < 0 ? "Page Up" : "Page Down" });
+  const resize = (by, text, title) => button(text, () => app.set({ span: windowSize(app.state.span) * by }), { title });
+  const [earlier, later] = [move(-1), move(1)];
+  const [less, more] = [resize(0.5, "−", "Less text"), resize(2, "+", "More text")];
+  const notes = h("div", { class: "ap-shares" });
+  const note = h("p", { class: "ap-note", role: "status" });
+  const blocks = { query: block("queries"), key: block("keys") };
+  const scroller = h("div", { class: "ap-lines-scroll" }, blocks.query.element, blocks.key.element);
+  const canvas = h("canvas", { class: "ap-lines-canvas", "aria-hidden": "true" });
+  const frame = h("div", { class: "ap-lines-frame" }, scroller, canvas, note);
+  const scale = legend();
+  const bar = h("div", { class: "ap-viewbar" }, choice.element, h("span", { class: "ap-push" }), where, earlier, later, less, more);
+  const element = h("div", { class: "ap-lines" }, bar, notes, frame, scale.element);
+  const questions = latest(PAUSE, refused);
+  let hovered = null; // a position under the pointer, of the chosen side
+  let answer = null; // {weights, ranges, at}: what is drawn
+  let pending = 0;
+
+  scroller.addEventListener("scroll", redraw, { passive: true });
+  new ResizeObserver(redraw).observe(frame);
+
+  const now = () => sides(app.site(), app.state.toward);
+  const single = () => app.site().queries === app.site().keys;
+  const active = () => (single() ? blocks.query : blocks[now().chosen.name]);
+  const target = () => (single() ? blocks.query : blocks[now().others.name]);
+  const tokensOf = (side) => app.tokens(app.state.run, app.state.sample, side.sequence);
+
+  function block(label) {
+    const own = label === "queries" ? "query" : "key";
+    const isActive = () => single() || now().chosen.name === own;
+    return textBlock(label, {
+      hover(position) {
+        if (position === hovered || !isActive()) return;
+        hovered = position;
+        ask();
+      },
+      pick(position) {
+        hovered = null;
+        if (isActive()) app.set({ [now().chosen.name]: position });
+        else app.set({ toward: own === "query" ? "keys" : "queries", [own]: position });
+      },
+      key: (event) => (isActive() ? steer(event) : undefined),
+    });
+  }
+
+  /** The centre of a side's stretch: where the map's viewport is, else the chosen token, else the beginning. */
+  function stretch(side) {
+    const centre = app.state[side.centre] ?? app.state[side.name] ?? 0;
+    return windowAround(centre, windowSize(app.state.span), side.length);
+  }
+
+  const chosenAt = () => hovered ?? app.state[now().chosen.name] ?? last();
+
+  /** Before anything is chosen, the last token of the stretch is shown: it sees most. */
+  function last() {
+    return stretch(now().chosen)[1] - 1;
+  }
+
+  function steer(event) {
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    const { chosen } = now();
+    const from = app.state[chosen.name] ?? last();
+    const [start, stop] = stretch(chosen);
+    const steps = {
+      ArrowLeft: () => from - 1,
+      ArrowRight: () => from + 1,
+      ArrowUp: () => active().beside(from, -1) ?? from - 1,
+      ArrowDown: () => active().beside(from, 1) ?? from + 1,
+      Home: () => start,
+      End: () => stop - 1,
+    };
+    if (event.key === "PageUp" || event.key === "PageDown") turnPage(event.key === "PageUp" ? -1 : 1);
+    else if (steps[event.key]) choose(Math.max(0, Math.min(chosen.length - 1, steps[event.key]())));
+    else return;
+    event.preventDefault();
+  }
+
+  /** Choose a token, and move the stretch where it is outside. */
+  function choose(position) {
+    const { chosen } = now();
+    const [start, stop] = stretch(chosen);
+    hovered = null;
+    app.set({ [chosen.name]: position, ...(position < start || position >= stop ? { [chosen.centre]: position } : {}) });
+    active().reveal(position, scroller);
+  }
+
+  /** Move both stretches by most of their length. */
+  function turnPage(by) {
+    const { chosen, others } = now();
+    const moved = (side) => {
+      const [start, stop] = stretch(side);
+      const to = windowAround((start + stop) / 2 + by * 0.9 * (stop - start), stop - start, side.length);
+      return (to[0] + to[1]) / 2;
+    };
+    const span = windowSize(app.state.span);
+    app.set({ span, [chosen.centre]: moved(chosen), ...(single() ? {} : { [others.centre]: moved(others) }) });
+  }
+
+  /** Show the text around a token on the other side. */
+  function jump(position) {
+    const side = single() ? now().chosen : now().others;
+    app.set({ span: windowSize(app.state.span), [side.centre]: position });
+    target().reveal(position, scroller);
+    target().mark("ap-found", [position]);
+  }
+
+  function ask() {
+    const place = app.place();
+    const at = chosenAt();
+    if (!app.site().weights.includes(place.head)) {
+      questions.drop();
+      refused(new Error("no weights of this head were kept, so there are no lines; choose another head, or look at its measures"));
+      return;
+    }
+    const { toward } = app.state;
+    questions.ask(
+      () => attended(app, place, toward, at),
+      (found) => {
+        answer = { ...found, at, toward };
+        note.textContent = "";
+        paint();
+      },
+    );
+  }
+
+  function refused(error) {
+    answer = null;
+    note.textContent = error.message;
+    paint();
+  }
+
+  function showText() {
+    const { chosen, others } = now();
+    const sized = (name, side, hidden) => {
+      blocks[name].element.hidden = hidden;
+      if (!hidden) blocks[name].show(...stretch(side), tokensOf(side));
+    };
+    const named = { [chosen.name]: chosen, [others.name]: others };
+    sized("query", single() ? chosen : named.query, false);
+    sized("key", named.key, single());
+    scroller.classList.toggle("ap-two", !single());
+    for (const one of Object.values(blocks)) one.element.classList.toggle("ap-active", one === active());
+    const [start, stop] = stretch(chosen);
+    const write = (number) => number.toLocaleString("en-US");
+    where.textContent = `tokens ${write(start)} to ${write(stop - 1)} of ${write(chosen.length)}`;
+    earlier.disabled = start === 0;
+    later.disabled = stop === chosen.length;
+    less.disabled = windowSize(app.state.span) <= SHORTEST;
+    more.disabled = windowSize(app.state.span) >= Math.min(LONGEST, chosen.length);
+  }
+
+  /** The index of a position among the answer's weights, or -1. */
+  const weightAt = (position) => {
+    const index = indexIn(answer.ranges, position);
+    return index < 0 ? NaN : answer.weights[index];
+  };
+
+  function paint() {
+    for (const one of Object.values(blocks)) one.paint(() => null);
+    const at = chosenAt();
+    active().mark("ap-current", [at]);
+    active().choose(app.state[now().chosen.name]);
+    if (answer === null) {
+      replace(notes);
+      scale.update(0, app.colours());
+      redraw();
+      return;
+    }
+    const colours = app.colours();
+    const shade = shadeOf(colours);
+    const [start, stop] = stretch(single() ? now().chosen : now().others);
+    const position = positionIn(answer.ranges);
+    const skipped = app.state.skip && answer.toward === "keys" ? indexIn(answer.ranges, 0) : -1;
+    const most = answer.weights[largest(answer.weights, 1, 0, answer.weights.length, skipped)[0]] ?? 0;
+    target().paint((token) => {
+      const weight = weightAt(token);
+      const level = levelOf(weight, most);
+      if (level < FAINT) return null;
+      const background = shade(level);
+      const ink = inkOn(background);
+      return { background, ink: ink === inkOn(colours.background) ? "" : ink };
+    });
+    const found = parts(answer.weights, position, start, stop);
+    const best = largest(answer.weights, 8).map((index) => ({ at: position(index), weight: answer.weights[index] }));
+    const name = (one) => inQuotes(tokensOf(now().others).at(one.at));
+    replace(notes, chips({ parts: found, best, name, jump, at: answer.at, single: single(), back: () => jumpBack(answer.at), outside: isOutside(answer.at) }));
+    scale.update(most, app.colours());
+    redraw();
+  }
+
+  function isOutside(at) {
+    const [start, stop] = stretch(now().chosen);
+    return at < start || at >= stop;
+  }
+
+  function jumpBack(at) {
+    app.set({ [now().chosen.centre]: at });
+    active().reveal(at, scroller);
+  }
+
+  function redraw() {
+    if (pending) return;
+    pending = requestAnimationFrame(() => {
+      pending = 0;
+      draw();
+    });
+  }
+
+  function draw() {
+    const box = frame.getBoundingClientRect();
+    const lines = answer === null ? [] : linesNow(box);
+    drawLines(canvas, box, lines, app.colours().accent);
+  }
+
+  /** From the chosen token, or from the edge of the text that it is beyond, to the largest weights of the stretch. */
+  function linesNow(box) {
+    const goal = target();
+    const first = indicesFrom(goal.start);
+    const past = indicesFrom(goal.stop);
+    const skipped = app.state.skip && answer.toward === "keys" ? indexIn(answer.ranges, 0) : -1;
+    const best = largest(answer.weights, LINES, first, past, skipped);
+    const position = positionIn(answer.ranges);
+    const most = answer.weights[best[0]] ?? 0;
+    const from = active().rectOf(answer.at) ?? edge(box, answer.at < active().start);
+    const between = gutter();
+    return best
+      .map((index) => ({ from, to: goal.rectOf(position(index)), share: answer.weights[index] / most, gutter: between, at: position(index) }))
+      .filter(({ to, share, at }) => to !== null && share > 0.02 && !(single() && at === answer.at));
+  }
+
+  const edge = (box, above) => {
+    const y = above ? box.top : box.bottom;
+    const x = (box.left + box.right) / 2;
+    return { left: x, right: x, top: y, bottom: y };
+  };
+
+  /** Between two blocks beside each other: its left and right side on the screen; null where there is none. */
+  function gutter() {
+    if (single()) return null;
+    const [left, right] = [blocks.query, blocks.key].map((one) => one.element.getBoundingClientRect());
+    return right.left >= left.right ? [left.right, right.left] : null;
+  }
+
+  /** How many of the answer's weights are of positions before this one. */
+  function indicesFrom(position) {
+    let before = 0;
+    for (const [start, stop] of answer.ranges) before += Math.max(0, Math.min(stop, position) - start);
+    return before;
+  }
+
+  const TEXT = ["run", "sample", "site", "head", "row", "column", "span", "toward", "query", "key", "tokens", "data", "shown"];
+  const WEIGHTS = ["run", "sample", "site", "head", "row", "column", "span", "query", "key", "toward", "data", "shown"];
+
+  function update(changed) {
+    const any = (names) => names.some((name) => changed.has(name));
+    choice.update();
+    if (any(TEXT)) showText();
+    if (any(["run", "sample", "site", "head", "toward"])) answer = null;
+    if (any(WEIGHTS)) ask();
+    if (any(TEXT) || changed.has("colours") || changed.has("skip")) paint();
+    if (any(["run", "sample", "site", "shown"])) requestAnimationFrame(() => active().reveal(chosenAt(), scroller));
+  }
+
+  /** Coming from a map that shows more than a stretch, the chosen token is in the text. */
+  function show() {
+    const { chosen } = now();
+    const { span, [chosen.name]: at } = app.state;
+    if (at !== null && isOutside(at) && (span === null || span > LONGEST)) app.set({ [chosen.centre]: at });
+  }
+
+  function hide() {
+    questions.drop();
+    hovered = null;
+  }
+
+  return { element, show, hide, update };
+}

@@ -1,0 +1,129 @@
+/** Chooses a token: which way to look, and a position or a token that is typed. Shared by the lines and the table. */
+
+import { allTokens, sides } from "./attended.js";
+import { button, h, replace } from "./dom.js";
+import { meant } from "./ordering.js";
+import { cut, inQuotes, running } from "./shown.js";
+
+const LISTED = 40; // places of a token that are offered
+const AROUND = 4; // tokens of context on each side
+
+/**
+ * Build one.
+ * @param {object} app
+ * @param {(name: string, position: number) => void} take called with "query" or "key" and what is chosen of it
+ * @returns {{element: HTMLElement, update(): void, step(by: number): void}}
+ */
+export function picker(app, take = (name, position) => app.set({ [name]: position })) {
+  const ways = [
+    ["keys", "what it attends to", "Weights of one query over all keys: a row of the map"],
+    ["queries", "what attends to it", "Weights of all queries on one key: a column of the map"],
+  ].map(([value, text, title]) => button(text, () => turn(value), { class: "ap-way", title, "data-value": value }));
+  const input = h("input", {
+    type: "text",
+    name: "token",
+    size: 14,
+    autocomplete: "off",
+    spellcheck: "false",
+    on: {
+      change: () => find().catch(app.onError),
+      keydown: (event) => {
+        if (event.key === "Escape") replace(list);
+      },
+    },
+  });
+  const label = h("span", {});
+  const text = h("bdi", { class: "ap-chosen" });
+  const earlier = button("‹", () => step(-1), { title: "The token before" });
+  const later = button("›", () => step(1), { title: "The token behind" });
+  const list = h("div", { class: "ap-places", role: "group", "aria-label": "places of the token" });
+  const element = h(
+    "div",
+    { class: "ap-picker" },
+    h("div", { class: "ap-ways", role: "group", "aria-label": "direction" }, ways),
+    h("label", { class: "ap-label", title: "A position or a token" }, label, input),
+    earlier,
+    later,
+    text,
+    list,
+  );
+
+  const now = () => sides(app.site(), app.state.toward);
+
+  /** Look the other way, at the same token where both are of one sequence. */
+  function turn(toward) {
+    const { state } = app;
+    const site = app.site();
+    if (toward === state.toward) return;
+    const changes = { toward };
+    if (site.queries === site.keys) {
+      if (toward === "queries") Object.assign(changes, { key: state.query, column: state.row });
+      else Object.assign(changes, { query: state.key, row: state.column });
+    }
+    app.set(changes);
+  }
+
+  function step(by) {
+    const { chosen } = now();
+    const from = app.state[chosen.name];
+    const to = from === null ? 0 : from + by;
+    if (to >= 0 && to < chosen.length) take(chosen.name, to);
+  }
+
+  async function find() {
+    const { chosen } = now();
+    const { run, sample } = app.state;
+    const typed = input.value;
+    replace(list);
+    const tokens = await allTokens(app.tokens(run, sample, chosen.sequence));
+    if (input.value !== typed) return;
+    const { positions, how } = meant(typed, tokens);
+    if (positions.length === 1) {
+      take(chosen.name, positions[0]);
+    } else if (positions.length > 1) {
+      app.say(`${inQuotes(typed)} ${how === "part" ? "is in" : "stands at"} ${positions.length.toLocaleString("en-US")} places; choose one`);
+      offer(positions, tokens, chosen);
+    } else if (typed.trim() !== "") {
+      app.say(`${inQuotes(typed)} is no token here and no position from 0 to ${chosen.length - 1}`, true);
+    }
+  }
+
+  function offer(positions, tokens, chosen) {
+    const side = (from, to) => tokens.slice(Math.max(0, from), to).map((token, i) => running(token, from + i).text).join("");
+    const buttons = positions.slice(0, LISTED).map((at) =>
+      h(
+        "button",
+        { type: "button", class: "ap-place", on: { click: () => choose(at, chosen) } },
+        h("span", { class: "ap-number", text: at.toLocaleString("en-US") }),
+        h("bdi", { class: "ap-faint", text: cut(side(at - AROUND, at), 32) }),
+        h("bdi", { class: "ap-here", text: running(tokens[at], at).text }),
+        h("bdi", { class: "ap-faint", text: cut(side(at + 1, at + 1 + AROUND), 32) }),
+      ),
+    );
+    const rest = positions.length - buttons.length;
+    const more = rest > 0 ? h("span", { class: "ap-faint", text: `and ${rest.toLocaleString("en-US")} more: type the position` }) : null;
+    replace(list, buttons, more, button("close", () => replace(list)));
+    buttons[0].focus();
+  }
+
+  function choose(at, chosen) {
+    replace(list);
+    take(chosen.name, at);
+    input.focus();
+  }
+
+  function update() {
+    const { state } = app;
+    const { chosen } = now();
+    const at = state[chosen.name];
+    for (const way of ways) way.setAttribute("aria-pressed", String(way.dataset.value === state.toward));
+    label.textContent = chosen.name;
+    if (input !== input.getRootNode().activeElement || at !== null) input.value = at ?? "";
+    input.placeholder = "position or token";
+    earlier.disabled = at === null || at < 1;
+    later.disabled = at !== null && at >= chosen.length - 1;
+    text.textContent = at === null ? "" : cut(app.tokens(state.run, state.sample, chosen.sequence).at(at), 32);
+  }
+
+  return { element, update, step };
+}
