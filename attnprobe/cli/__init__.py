@@ -19,7 +19,7 @@ except KeyboardInterrupt:  # there is no command yet that could say so
     sys.stderr.write("interrupted\n")
     raise SystemExit(130) from None
 
-COMMANDS = ("bench", "capture", "info", "plan", "profile", "runs", "show", "sites", "stats", "verify")
+COMMANDS = ("bench", "capture", "info", "plan", "profile", "runs", "show", "sites", "stats", "verify", "view")
 
 
 class _Commands(click.Group):

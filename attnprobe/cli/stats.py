@@ -15,8 +15,8 @@ from attnprobe.cli.show import pick
 from attnprobe.errors import SelectionError
 from attnprobe.kinds import KINDS, Kind
 from attnprobe.run import open_run
-from attnprobe.show.colors import largest
 from attnprobe.show.grid import UNKNOWN, grid, side_by_side
+from attnprobe.show.scales import largest
 from attnprobe.show.terminal import WIDEST, clip, has_blocks, has_color
 from attnprobe.summary import FIGURES, Summary
 

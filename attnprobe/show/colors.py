@@ -1,47 +1,43 @@
-"""Viridis for terminals, without matplotlib."""
+"""Colour maps, from the one file that the explorer in a browser reads too, so that all views have the same colours."""
+
+import json
+import re
+from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 
-from attnprobe.shapes import Float
+from attnprobe.errors import SelectionError
+from attnprobe.shapes import Int
 
-# matplotlib's viridis at 0, 1/8, ..., 1.
-_ANCHORS = np.array(
-    [
-        [68, 1, 84],
-        [71, 44, 122],
-        [59, 81, 139],
-        [44, 113, 142],
-        [33, 144, 141],
-        [39, 173, 129],
-        [92, 200, 99],
-        [170, 220, 50],
-        [253, 231, 37],
-    ]
-)
-LEVELS = 32  # few enough that neighbouring cells share a style, which keeps the output short
-_AT = np.linspace(0, 1, len(_ANCHORS))
-_TABLE = tuple(
-    "#{:02x}{:02x}{:02x}".format(*(round(np.interp(level, _AT, _ANCHORS[:, c])) for c in range(3)))
-    for level in np.linspace(0, 1, LEVELS)
-)
+MAPS = ("magma", "viridis", "cividis", "difference")
+MAP = "magma"
+COLORS = 256
+_FILE = Path(__file__).parent / "static" / "colormaps.js"
+_ENTRY = re.compile(r'^\s*("\w+": "[0-9a-f]{1536}")', re.MULTILINE)
 
 
-def viridis(level: float) -> str:
-    """The colour of a level between 0 and 1, as ``#rrggbb``."""
-    return _TABLE[round(float(np.clip(level, 0, 1)) * (LEVELS - 1))]
+@lru_cache(maxsize=1)
+def _hexadecimal() -> dict[str, str]:
+    maps: dict[str, str] = json.loads(f"{{{','.join(_ENTRY.findall(_FILE.read_text(encoding='utf-8')))}}}")
+    return maps
 
 
-def levels(values: Float[np.ndarray, "row column"]) -> Float[np.ndarray, "row column"]:
-    """Weights to levels between 0 and 1 on a square-root scale, the largest weight being 1.
+@lru_cache(maxsize=len(MAPS))
+def table(name: str = MAP) -> Int[np.ndarray, "color 3"]:
+    """The 256 colours of a map, red, green and blue of 8 bit, from the lowest to the highest.
 
-    Linear, all but a few weights of a long row would look like zero: uniform attention over 512 keys is 0.002.
-    What is not finite is NaN.
+    Raises
+    ------
+    SelectionError
+        If there is no such map.
     """
-    wide = np.where(np.isfinite(values), values, np.nan).astype(np.float64)
-    scaled: np.ndarray = np.sqrt(np.clip(wide, 0, None) / (largest(values) or 1.0))
-    return scaled
+    if name not in MAPS:
+        raise SelectionError(f"there is no colour map {name!r}; there are {', '.join(MAPS)}")
+    rgb: np.ndarray = np.frombuffer(bytes.fromhex(_hexadecimal()[name]), np.uint8).reshape(COLORS, 3)
+    return rgb
 
 
-def largest(values: Float[np.ndarray, "..."]) -> float:
-    """The largest finite weight, at least 0."""
-    return float(values.max(initial=0, where=np.isfinite(values)))
+def color(level: float, name: str = MAP) -> str:
+    """The colour of a level between 0 and 1, as ``#rrggbb``; all of 256 levels are equally wide, as in matplotlib."""
+    return "#" + table(name)[min(int(min(max(level, 0.0), 1.0) * COLORS), COLORS - 1)].tobytes().hex()

@@ -7,8 +7,9 @@ from rich.style import Style
 from rich.text import Text
 
 from attnprobe.shapes import Float
-from attnprobe.show.colors import largest, viridis
+from attnprobe.show.colors import color as color_of
 from attnprobe.show.prepare import group_starts, printable, shrink
+from attnprobe.show.scales import largest
 from attnprobe.show.terminal import column_ticks
 
 UNKNOWN = "-"
@@ -31,7 +32,7 @@ def grid(
     width
         Columns that it may take; more heads than fit are drawn in groups, each its largest number.
     color
-        Cells in viridis, two layers a line where they are many; else a digit a cell, in tenths of `top`.
+        Cells in colours, two layers a line where they are many; else a digit a cell, in tenths of `top`.
     top
         The number that is brightest, or the digit 9 and above; the largest where None.
 
@@ -75,8 +76,8 @@ def _color(level: float, below: float | None, step: int, cell: int) -> Text:
     if any(np.isnan(one) for one in levels):
         return Text(UNKNOWN.ljust(cell), "dim")
     if step == 1:
-        return Text("█" * cell, Style(color=viridis(level)))
-    return Text("▀", Style(color=viridis(level), bgcolor=None if below is None else viridis(below)))
+        return Text("█" * cell, Style(color=color_of(level)))
+    return Text("▀", Style(color=color_of(level), bgcolor=None if below is None else color_of(below)))
 
 
 def side_by_side(grids: Sequence[list[Text]], width: int) -> list[Text]:

@@ -7,8 +7,8 @@ import numpy as np
 
 from attnprobe.errors import AttnprobeError
 from attnprobe.shapes import Float
-from attnprobe.show.colors import largest
 from attnprobe.show.prepare import printable, shrink
+from attnprobe.show.scales import largest
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -9,14 +9,18 @@ from rich.style import Style
 from rich.text import Text
 
 from attnprobe.shapes import Float
-from attnprobe.show.colors import largest, levels, viridis
+from attnprobe.show.colors import MAP
+from attnprobe.show.colors import color as color_of
 from attnprobe.show.prepare import group_starts, printable, shrink
+from attnprobe.show.scales import Scale, largest, scale_of
 
 SHADES = " .:-=+*#%@"
 WIDEST = 80
 _GUTTER = 6  # columns left of a heatmap, for row positions
 _EIGHTHS = ("", "▏", "▎", "▍", "▌", "▋", "▊", "▉")
 _TICKS = 8  # lines between two row positions
+_LEVELS = 32  # few enough that neighbouring cells share a style, which keeps the output short
+_SEEN = 0.35  # a bar's colour is at least this level: the lowest ones are a dark terminal's own
 
 
 def has_color(console: Console) -> bool:
@@ -35,6 +39,8 @@ def heatmap(
     color: bool = False,
     row_positions: Sequence[int] | None = None,
     column_positions: Sequence[int] | None = None,
+    map: str = MAP,
+    scale: Scale | None = None,
 ) -> Text:
     """Draw a map of weights as text, rows downwards, each cell the largest weight that it covers, ``?`` for a NaN.
 
@@ -45,9 +51,13 @@ def heatmap(
     width
         Columns that it may take, row positions included.
     color
-        Half blocks in viridis; else shaded ASCII.
+        Half blocks in colours; else shaded ASCII.
     row_positions, column_positions
         Positions in the sample of the rows and columns of `values`; they count from 0 if None.
+    map
+        Which colours.
+    scale
+        From weights to colours or shades; logarithmic if None.
 
     Returns
     -------
@@ -61,9 +71,10 @@ def heatmap(
     across = max(1, width - _GUTTER)
     # A terminal's cell is about twice as high as wide, so a line covers twice the rows that a column covers columns.
     shrunk = shrink(values, max(2, round(across * min(1, len(rows) / len(columns)))), across)
+    scale = scale_of(values) if scale is None else scale
     zoom = max(1, min(across // shrunk.shape[1], 48 // shrunk.shape[0]))
     shrunk = shrunk.repeat(zoom, 0).repeat(zoom, 1)
-    drawn = _half_blocks(shrunk) if color else _shades(shrunk)
+    drawn = _half_blocks(shrunk, scale, map) if color else _shades(shrunk, scale)
     down = group_starts(len(rows), shrunk.shape[0] // zoom)
     text = Text(no_wrap=True)
     for number, line in enumerate(drawn):
@@ -74,9 +85,9 @@ def heatmap(
     return text.append(" " * _GUTTER + ticks, "dim" if color else "")
 
 
-def _half_blocks(values: Float[np.ndarray, "row column"]) -> list[Text]:
+def _half_blocks(values: Float[np.ndarray, "row column"], scale: Scale, map: str) -> list[Text]:
     """Two rows a line: the upper one is the colour of ``▀``, the lower one its background."""
-    shade = levels(values)
+    shade = scale.levels(values)
     lines = []
     for top in range(0, len(shade), 2):
         line = Text()
@@ -84,18 +95,25 @@ def _half_blocks(values: Float[np.ndarray, "row column"]) -> list[Text]:
             if np.isnan(shade[top : top + 2, column]).any():
                 line.append("?", Style(color="red"))
                 continue
-            below = viridis(shade[top + 1, column]) if top + 1 < len(shade) else None
-            line.append("▀", Style(color=viridis(shade[top, column]), bgcolor=below))
+            below = _stepped(shade[top + 1, column], map) if top + 1 < len(shade) else None
+            line.append("▀", Style(color=_stepped(shade[top, column], map), bgcolor=below))
         lines.append(line)
     return lines
 
 
-def _shades(values: Float[np.ndarray, "row column"]) -> list[Text]:
-    """Two rows a line, the larger weight of both. Only zero is blank."""
-    pairs = np.maximum.reduceat(values, range(0, len(values), 2), axis=0)
-    shade = levels(pairs)
+def _stepped(level: float, map: str) -> str:
+    """The colour of the nearest of `_LEVELS` levels."""
+    return color_of(round(level * (_LEVELS - 1)) / (_LEVELS - 1), map)
+
+
+def _shades(values: Float[np.ndarray, "row column"], scale: Scale) -> list[Text]:
+    """Two rows a line, the larger level of both. Only zero is blank."""
+    shade, above = (
+        np.maximum.reduceat(one, range(0, len(one), 2), axis=0) for one in (scale.levels(values), values > 0)
+    )
     unknown = np.isnan(shade)
-    index = np.where(unknown, len(SHADES), np.ceil(np.where(unknown, 0, shade) * (len(SHADES) - 1))).astype(int)
+    index = np.ceil(np.where(unknown, 0, shade) * (len(SHADES) - 1)).astype(int)
+    index = np.where(unknown, len(SHADES), np.maximum(index, above))
     return [Text("".join((SHADES + "?")[i] for i in row)) for row in index]
 
 
@@ -118,6 +136,8 @@ def row_table(
     limit: int | None = None,
     blocks: bool = True,
     positions: Sequence[int] | None = None,
+    map: str = MAP,
+    scale: Scale | None = None,
 ) -> Text:
     """List what one token attends to: position, token, weight and a bar, one key a line.
 
@@ -128,7 +148,7 @@ def row_table(
     width
         Columns that it may take.
     color
-        Bars in viridis, the token's own line in bold.
+        Bars in the colours that a heatmap has, the token's own line in bold.
     query
         The token's own position, which is marked, if it is among the keys.
     limit
@@ -137,6 +157,8 @@ def row_table(
         Bars of block characters; else of ``#``.
     positions
         Positions in the sample of the keys; they count from 0 if None.
+    map, scale
+        As of `heatmap`; they are of the colours, and the length of a bar is its weight.
     """
     positions = range(len(labels)) if positions is None else positions
     shown = list(range(len(labels)))
@@ -150,6 +172,8 @@ def row_table(
     name = min(widest, max(5, width // 3))
     room = max(1, width - number - name - 14)  # between them: the mark, the weight and spaces
     top = largest(weights) or 1.0
+    scale = scale_of(weights[None]) if scale is None else scale
+    levels = scale.levels(weights[None])[0]
     text = Text(no_wrap=True)
     text.append(f"  {'pos':>{number}}  {'token':<{name}}  weight\n", "dim" if color else "")
     for i, label in zip(shown, names, strict=True):
@@ -158,7 +182,9 @@ def row_table(
         label = clip(label, name, "…" if blocks else "~")
         text.append(f"{mark} {positions[i]:>{number}}  {set_cell_size(label, name)}  {weight:6.4f}", style)
         if 0 < weight < np.inf:
-            text.append("  ").append(_bar(weight / top, room, blocks), viridis(weight / top) if color else "")
+            text.append("  ").append(
+                _bar(weight / top, room, blocks), color_of(max(levels[i], _SEEN), map) if color else ""
+            )
         text.append("\n")
     rest = len(labels) - len(shown)
     if rest:

@@ -1,0 +1,131 @@
+"""The explorer in a notebook's cell: the front end asks over the widget's own channel, and no port is opened."""
+
+from base64 import b64encode
+from collections.abc import Mapping
+from functools import cache, cached_property
+from typing import Any, SupportsIndex
+
+from attnprobe.errors import AttnprobeError, SelectionError
+from attnprobe.explorer.answering import Answering
+from attnprobe.explorer.answers import Answers
+from attnprobe.explorer.joined import join
+from attnprobe.explorer.state import check_names, looking_at
+from attnprobe.explorer.static import static
+from attnprobe.explorer.thumbnail import thumbnail
+from attnprobe.run import Run
+
+try:
+    import anywidget
+    import traitlets
+except ImportError as error:
+    raise AttnprobeError("the explorer in a notebook needs anywidget: pip install attnprobe[notebook]") from error
+
+HEIGHT = 600
+LEAST, MOST = 200, 10_000  # pixels
+
+
+@cache
+def script() -> str:
+    """The front end as one module, as anywidget takes it."""
+    return join(static(), "main.js", "explorer") + "export default { render: explorer.render };\n"
+
+
+class Explorer(anywidget.AnyWidget):  # type: ignore[misc]
+    """The explorer in a notebook.
+
+    Questions are answered on the kernel's own thread: that messages may be sent from others, no front end promises.
+    What is shown is never part of the widget's state, so a saved notebook holds a small picture and no weights.
+
+    Attributes
+    ----------
+    state
+        What is looked at, by the names of `attnprobe.explorer.state.NAMES`. It follows what is done in the notebook,
+        and setting it (``view.state = {**view.state, "head": 3}``) changes what is shown.
+    height
+        In pixels.
+    """
+
+    state = traitlets.Dict().tag(sync=True)
+    height = traitlets.Int(HEIGHT, min=LEAST, max=MOST).tag(sync=True)
+
+    def __init__(self, answers: Answering, state: Mapping[str, Any], height: int = HEIGHT, title: str = "") -> None:
+        self._answers, self._title = answers, title
+        super().__init__(state=dict(state), height=height)
+        self.on_msg(self._answer)
+
+    @property
+    def _esm(self) -> str:
+        return script()
+
+    @property
+    def _css(self) -> str:
+        return static()["style.css"]
+
+    @traitlets.validate("state")  # type: ignore[untyped-decorator]
+    def _checked(self, proposal: Mapping[str, Any]) -> dict[str, Any]:
+        check_names(proposal["value"])
+        return dict(proposal["value"])
+
+    def _answer(self, _: object, message: object, buffers: object) -> None:
+        """Answer a question of the front end; what is none was sent by something else."""
+        if not isinstance(message, dict) or not isinstance(message.get("name"), str) or "id" not in message:
+            return
+        params = message.get("params", {})
+        frame = self._answers.ask(message["name"], params if isinstance(params, dict) else {})
+        self.send({"id": message["id"]}, [frame])
+
+    @cached_property
+    def _picture(self) -> bytes | None:
+        return thumbnail(self._answers, self.state)
+
+    def __repr__(self) -> str:
+        """Say of what."""
+        return f"<explorer of {self._title}>"
+
+    def _repr_mimebundle_(self, **options: Any) -> Any:
+        """The widget, and what stands in its place where there is no kernel: a picture and a line."""
+        bundle = super()._repr_mimebundle_(**options)
+        data, more = bundle if isinstance(bundle, tuple) else (bundle, {})
+        data = {**(data or {}), "text/plain": repr(self)}
+        if self._picture is not None:
+            data["image/png"] = b64encode(self._picture).decode("ascii")
+        return data, more
+
+
+def view(
+    run: Run,
+    sample: int = 0,
+    layer: SupportsIndex | str | None = None,
+    head: SupportsIndex | None = None,
+    height: int = HEIGHT,
+    state: Mapping[str, Any] | None = None,
+) -> Explorer:
+    """The explorer of a run.
+
+    Parameters
+    ----------
+    run
+        The run.
+    sample
+        The place of the sample that is shown first.
+    layer, head
+        The layer (or a module's name) and the head that are shown first.
+    height
+        In pixels, 200 to 10,000.
+    state
+        More of what is shown first, such as ``scale="linear"``.
+
+    Raises
+    ------
+    NotKept
+        If nothing was kept of the sample, layer or head.
+    SelectionError
+        If `state` has names that are none, or `height` is out of range.
+    """
+    if not LEAST <= height <= MOST:
+        raise SelectionError(f"height={height}: give {LEAST} to {MOST:,} pixels")
+    state = dict(state or {})
+    check_names(state)
+    shown = {**looking_at(run, sample, layer, head), **state}
+    where = ", ".join(f"{name} {shown[name]}" for name in ("site", "head") if name in shown)
+    return Explorer(Answers.of([run]), shown, height, f"{run!r}" + (f"; {where}" if where else ""))
