@@ -46,8 +46,10 @@ function drawCell(context, x, y, { size, strip, caption }, item, how, over) {
     }
   }
   context.lineWidth = 1;
-  context.strokeStyle = over ? colours.ink : colours.line;
+  context.strokeStyle = over ? colours.ink : item.weights ? colours.line : colours.faint;
+  if (!item.weights) context.setLineDash([3, 3]); // a summary is there, or a number, and no weights
   context.strokeRect(x - 0.5, y - 0.5, size + 1, size + 1);
+  context.setLineDash([]);
   if (strip) {
     context.fillStyle = colours.line;
     context.fillRect(x, y + size + 3, size, strip - 4);

@@ -137,14 +137,14 @@ export function chart() {
     mark();
     if (over < 0) return tip.hide();
     const { name, rows, left, top } = told();
-    tip.show(name, rows, left, top);
+    tip.show(name, rows, { left, right: left, top });
   }
 
   /** What is said of what is pointed at. */
   function told() {
     if (spec.points) {
       const one = spec.points[over];
-      return { name: one.name, rows: one.rows, left: places[over].x, top: places[over].y };
+      return { name: one.name, rows: one.rows, left: places[over].x, top: places[over].y - 20 };
     }
     const series = spec.bars ?? spec.lines.filter((one) => one.told).reverse();
     const place = spec.bars ? over : guide()[over];

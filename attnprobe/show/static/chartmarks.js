@@ -69,7 +69,7 @@ export function drawPoints(context, points, places, box, colours) {
   for (const [{ label }, { x, y }] of named.sort(([one], [other]) => one.rank - other.rank)) {
     const wide = context.measureText(label).width;
     // to the right, to the left, above, below: where it is on the paper and lies on no other
-    const tries = [[x + 9, y], [x - 9 - wide, y], [x - wide / 2, y - 13], [x - wide / 2, y + 13]];
+    const tries = [[x + 9, y], [x - 9 - wide, y], [x - wide / 2, y - 14], [x + 4, y - 14], [x - 4 - wide, y - 14], [x - wide / 2, y + 14]];
     const boxes = tries.map(([left, middle]) => ({ left: left - 2, right: left + wide + 2, top: middle - 7, bottom: middle + 7 }));
     const mine = boxes.find((one) => one.left > box.left && one.right < box.right + 8 && one.top > box.top - 8 && one.bottom < box.bottom && !taken.some((other) => touch(one, other)));
     if (!mine) continue;

@@ -21,7 +21,7 @@ export function curveSpec({ measure, found, item, alike, length, bins, colours }
   };
   const { values: own, at: ownAt } = cut(found.own?.values ?? [], found.own?.coords, length);
   const others = rowsOfHeads(found, alike, length);
-  const bold = own.length ? [line(own, ownAt, bins, { name: item.name, colour: colours.first, width: 2, band: own.length > bins, told: true })] : [];
+  const bold = own.length ? [line(own, ownAt, bins, { name: item.label, colour: colours.first, width: 2, band: own.length > bins, told: true })] : [];
   const mean = others.rows.length > 1 ? [line(meanOfRows(others.rows), others.at, MEAN, { name: `mean of ${others.rows.length} heads`, colour: colours.second, width: 2, told: true })] : [];
   const alpha = Math.max(0.05, Math.min(0.4, 10 / others.rows.length));
   const thin = others.rows.filter((_, i) => alike[others.which[i]] !== item).map((one) => line(one, others.at, THIN, { colour: colours.faint, width: 1, alpha }));
@@ -31,7 +31,7 @@ export function curveSpec({ measure, found, item, alike, length, bins, colours }
   const [low, high] = [Math.min(...ends.map((at) => at[0])), Math.max(...ends.map((at) => at.at(-1)))];
   return {
     title: `${measure.name} by ${axis}`,
-    note: [own.length ? item.name : `not recorded of ${item.name}`, thin.length ? "all other heads thin" : ""].filter(Boolean).join(", "),
+    note: [own.length ? item.label : `not recorded of ${item.label}`, thin.length ? "all other heads thin" : ""].filter(Boolean).join(", "),
     x: { kind: "linear", whole: true, low: ends.length ? low : 0, high: ends.length && high > low ? high : low + 1, label: `${axis} position` },
     y: { kind: "linear", ...limitsOf(padded(limits)), label: measure.unit === "mass" ? "share of the row" : measure.unit || measure.name },
     lines: [...thin, ...mean, ...bold],
@@ -46,11 +46,11 @@ export function histogramSpec({ found, item, alike, colours }) {
   const mean = meanOfRows(rows);
   const names = coordinates(found.own?.coords ?? found.rows?.coords, own.length || mean.length).map(binName);
   const bars = [];
-  if (own.length) bars.push({ name: item.name, values: own, colour: colours.first });
+  if (own.length) bars.push({ name: item.label, values: own, colour: colours.first });
   if (rows.length > 1) bars.push({ name: `mean of ${rows.length} heads`, values: mean, colour: colours.second });
   return {
     title: "How far away a head looks",
-    note: own.length ? "" : `not recorded of ${item.name}`,
+    note: own.length ? "" : `not recorded of ${item.label}`,
     x: { kind: "names", names, label: "distance in tokens" },
     y: { kind: "linear", ...limitsOf(padded(extent(mean, own, [0]))), label: "share of the row" },
     bars,

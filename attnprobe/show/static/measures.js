@@ -52,7 +52,7 @@ export function measuresView(app) {
     curve.parentElement.hidden = !lines.length;
     for (const one of [x, y]) one.parentElement.hidden = !names.length;
     opens.hidden = !item?.weights;
-    opens.textContent = item ? `Map of ${item.name}` : "";
+    opens.textContent = item ? `Map of ${item.label}` : "";
     const nothing = !lines.length && !names.length && !histogram();
     none.hidden = !nothing;
     charts.hidden = nothing;
@@ -82,7 +82,9 @@ export function measuresView(app) {
     const site = app.site(item.site);
     const length = axis === "query" ? site.rows : axis === "key" ? site.columns : Infinity;
     const bins = Math.max(2, into.width() - 74);
-    into.draw(specOf({ measure, found, item, alike, length, bins, colours: colours() }), colours());
+    const spec = specOf({ measure, found, item, alike, length, bins, colours: colours() });
+    into.element.hidden = !(spec.lines ?? spec.bars).length; // such as distances, which cross-attention has none of
+    if (!into.element.hidden) into.draw(spec, colours());
   }
 
   function drawScatter() {

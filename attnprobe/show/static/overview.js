@@ -23,7 +23,7 @@ export function overviewView(app) {
   const color = select([], "", (value) => app.set({ color: value }), { name: "color" });
   const legend = h("span", { class: "ap-scale" });
   const weights = h("span", { class: "ap-scale", title: "The weights of the pictures" });
-  const bar = h("div", { class: "ap-tools" }, labelled("order", sort), turn, labelled("mark by", color, "A strip below each head"), legend, h("span", { class: "ap-push" }), h("span", { class: "ap-label", text: "weights" }), weights);
+  const bar = h("div", { class: "ap-tools" }, labelled("order", sort), turn, labelled("mark by", color, "A strip below each head"), legend, h("span", { class: "ap-push" }), weights);
   const kinds = kindList({ open, sort: (measure) => app.set({ sort: measure }), point: (item) => aim(item ? numberOf(item.site, item.head) : -1, true) });
   const element = h("div", { class: "ap-overview" }, bar, h("div", { class: "ap-split" }, stage, kinds.element), live);
   const tip = tooltip(stage);
@@ -94,7 +94,8 @@ export function overviewView(app) {
     const told = describe(item, scores, groups.length > 1);
     const rows = [...told.kinds.map((kind) => [kind, ""]), ...told.rows];
     const empty = item.weights ? "" : "no weights were kept";
-    tip.show(told.title, empty ? [[empty, ""], ...rows] : rows, x - scroller.scrollLeft + layout.size, y - scroller.scrollTop);
+    const left = scroller.offsetLeft + x - scroller.scrollLeft;
+    tip.show(told.title, empty ? [[empty, ""], ...rows] : rows, { left, right: left + layout.size, top: y - scroller.scrollTop });
   }
 
   /** Say which head has the focus, for those who hear the page. */
@@ -154,17 +155,17 @@ export function overviewView(app) {
     const name = [map, scale, low, high, dark].join();
     if (lut?.name !== name) {
       lut = { name, table: makeLut({ map, scale, low, high, dark }) };
-      showScale(weights, scale === "log" ? short(low) : "0", short(high), "");
+      showScale(weights, scale === "log" ? short(low) : "0", short(high), "", "weights");
     }
     return lut.table;
   }
 
   /** A scale of colours with what stands at its ends. */
-  function showScale(into, low, high, unit) {
+  function showScale(into, low, high, unit, what = "") {
     const { ramp } = app.colours();
     const stops = [0, 0.25, 0.5, 0.75, 1].map((t) => ramp(t)).join(", ");
     const strip = h("i", { style: { background: `linear-gradient(to right, ${stops})` } });
-    replace(into, h("span", { text: low }), strip, h("span", { text: unit ? `${high} ${unit}` : high }));
+    replace(into, what ? h("span", { text: what }) : null, h("span", { text: low }), strip, h("span", { text: unit ? `${high} ${unit}` : high }));
   }
 
   /** The measure of the strips: the chosen one, if it was recorded. */
@@ -205,7 +206,7 @@ export function overviewView(app) {
       limits: by ? limitsOf(scores, by) : [0, 1],
       valueOf: (item) => (by ? scoreOf(scores, by, item.site, item.head) : null),
       kindsOf: (item) => (scores ? kindsOf(scores, item.site, item.head) : []),
-      captionOf: (item) => [item.name, short(scoreOf(scores, measure, item.site, item.head) ?? NaN)],
+      captionOf: (item) => [item.label, short(scoreOf(scores, measure, item.site, item.head) ?? NaN)],
       current: numberOf(app.state.site, app.state.head),
       focused,
       over,
