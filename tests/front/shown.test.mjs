@@ -1,14 +1,14 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { curve } from "../../attnprobe/show/static/arcs.js";
+import { way } from "../../attnprobe/show/static/arcs.js";
 import { latest } from "../../attnprobe/show/static/latest.js";
-import { cut, inkOn, levelOf, running } from "../../attnprobe/show/static/shown.js";
+import { cut, inkOn, levelOf, running, shadeOf } from "../../attnprobe/show/static/shown.js";
 
 test("marks of spaces and line ends are what they mean in running text", () => {
   assert.deepEqual(running("Ġexplore", 3), { text: " explore", breaks: false });
   assert.deepEqual(running("▁Hello", 0), { text: " Hello", breaks: false });
-  assert.deepEqual(running("Ċ", 3), { text: "\\n", breaks: true });
-  assert.deepEqual(running(".\\n", 3), { text: ".\\n", breaks: true });
+  assert.deepEqual(running("Ċ", 3), { text: "↵", breaks: true });
+  assert.deepEqual(running(".\\n", 3), { text: ".↵", breaks: true });
   assert.deepEqual(running("", 17), { text: "[17]", breaks: false });
   assert.deepEqual(running("</script><img onerror=alert(1)>", 1), { text: "</script><img onerror=alert(1)>", breaks: false });
 });
@@ -38,14 +38,30 @@ test("a weight's level is the square root of its share", () => {
 
 test("lines end at their tokens", () => {
   const box = (left, top) => ({ left, right: left + 20, top, bottom: top + 16 });
-  const up = curve(box(100, 200), box(40, 20), false);
-  assert.deepEqual([up[0], up[1], up[6], up[7]], [110, 200, 50, 36]);
-  const down = curve(box(100, 20), box(40, 200), false);
-  assert.deepEqual([down[1], down[7]], [36, 200]);
-  const flat = curve(box(100, 20), box(40, 20), false);
-  assert.ok(flat[3] < 20 && flat[5] < 20);
-  const across = curve(box(100, 20), box(400, 90), true);
-  assert.deepEqual([across[0], across[1], across[6], across[7]], [120, 28, 400, 98]);
+  const ends = ({ start, end }) => [...start, ...end];
+  assert.deepEqual(ends(way(box(100, 200), box(40, 20), null)), [110, 200, 50, 36]);
+  assert.deepEqual(ends(way(box(100, 20), box(40, 200), null)), [110, 36, 50, 200]);
+  const flat = way(box(100, 20), box(40, 20), null);
+  assert.deepEqual(ends(flat), [110, 20, 50, 20]);
+  assert.ok(flat.curve[3] < 20 && flat.curve[5] < 20);
+});
+
+test("between two blocks a line crosses over in the gap, in both directions", () => {
+  const box = (left, top) => ({ left, right: left + 20, top, bottom: top + 16 });
+  const there = way(box(100, 20), box(400, 90), [200, 300]);
+  const back = way(box(400, 90), box(100, 20), [200, 300]);
+  assert.deepEqual([there.curve[0], there.curve[6]], [200, 300]);
+  assert.deepEqual([back.curve[0], back.curve[6]], [300, 200]);
+  assert.deepEqual(there.start, back.end);
+  assert.equal(there.curve[1], there.start[1]);
+  assert.equal(there.curve[7], there.end[1]);
+});
+
+test("next to no weight has next to the page's colour", () => {
+  const shade = shadeOf({ ramp: (t) => (t > 0.5 ? "#000000" : "#800000"), background: "#ffffff" });
+  assert.equal(shade(0), "#ffffff");
+  assert.equal(shade(1), "#000000");
+  assert.equal(shade(0.1), "#e3c7c7");
 });
 
 const pause = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));

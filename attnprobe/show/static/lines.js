@@ -6,11 +6,12 @@ import { button, h, replace } from "./dom.js";
 import { latest } from "./latest.js";
 import { chips, legend } from "./outside.js";
 import { picker } from "./picker.js";
-import { inkOn, inQuotes, levelOf } from "./shown.js";
+import { inkOn, inQuotes, levelOf, shadeOf } from "./shown.js";
 import { textBlock } from "./textblock.js";
 import { LONGEST, SHORTEST, indexIn, largest, parts, positionIn, windowAround, windowSize } from "./windows.js";
 
 const LINES = 24; // the largest weights in sight that get one
+const FAINT = 0.08; // the level below which a token has no colour, and lines are seen behind it
 const PAUSE = 35; // milliseconds that a pointer rests before its token is asked for
 
 /**
@@ -18,13 +19,13 @@ const PAUSE = 35; // milliseconds that a pointer rests before its token is asked
  * @param {object} app
  */
 export function linesView(app) {
-  const choice = picker(app);
+  const choice = picker(app, (_, position) => choose(position));
   const where = h("span", { class: "ap-faint" });
   const move = (by) => button(by < 0 ? "‹ earlier" : "later ›", () => turnPage(by), { title: by < 0 ? "Page Up" : "Page Down" });
   const resize = (by, text, title) => button(text, () => app.set({ span: windowSize(app.state.span) * by }), { title });
   const [earlier, later] = [move(-1), move(1)];
   const [less, more] = [resize(0.5, "−", "Less text"), resize(2, "+", "More text")];
-  const notes = h("div", { class: "ap-chips" });
+  const notes = h("div", { class: "ap-shares" });
   const note = h("p", { class: "ap-note", role: "status" });
   const blocks = { query: block("queries"), key: block("keys") };
   const scroller = h("div", { class: "ap-lines-scroll" }, blocks.query.element, blocks.key.element);
@@ -188,20 +189,23 @@ export function linesView(app) {
       redraw();
       return;
     }
-    const { ramp } = app.colours();
+    const colours = app.colours();
+    const shade = shadeOf(colours);
     const [start, stop] = stretch(single() ? now().chosen : now().others);
     const position = positionIn(answer.ranges);
     const skipped = app.state.skip && answer.toward === "keys" ? indexIn(answer.ranges, 0) : -1;
     const most = answer.weights[largest(answer.weights, 1, 0, answer.weights.length, skipped)[0]] ?? 0;
     target().paint((token) => {
       const weight = weightAt(token);
-      if (!(weight > 0)) return null;
-      const background = ramp(levelOf(weight, most));
-      return { background, ink: inkOn(background) };
+      const level = levelOf(weight, most);
+      if (level < FAINT) return null;
+      const background = shade(level);
+      const ink = inkOn(background);
+      return { background, ink: ink === inkOn(colours.background) ? "" : ink };
     });
     const found = parts(answer.weights, position, start, stop);
     const best = largest(answer.weights, 8).map((index) => ({ at: position(index), weight: answer.weights[index] }));
-    const name = (one) => inQuotes(tokensOf(now().others).at(one));
+    const name = (one) => inQuotes(tokensOf(now().others).at(one.at));
     replace(notes, chips({ parts: found, best, name, jump, at: answer.at, single: single(), back: () => jumpBack(answer.at), outside: isOutside(answer.at) }));
     scale.update(most, app.colours());
     redraw();
@@ -241,8 +245,9 @@ export function linesView(app) {
     const position = positionIn(answer.ranges);
     const most = answer.weights[best[0]] ?? 0;
     const from = active().rectOf(answer.at) ?? edge(box, answer.at < active().start);
+    const between = gutter();
     return best
-      .map((index) => ({ from, to: goal.rectOf(position(index)), share: answer.weights[index] / most, across: !single() && sideBySide(), at: position(index) }))
+      .map((index) => ({ from, to: goal.rectOf(position(index)), share: answer.weights[index] / most, gutter: between, at: position(index) }))
       .filter(({ to, share, at }) => to !== null && share > 0.02 && !(single() && at === answer.at));
   }
 
@@ -252,7 +257,12 @@ export function linesView(app) {
     return { left: x, right: x, top: y, bottom: y };
   };
 
-  const sideBySide = () => Math.abs(blocks.query.element.offsetLeft - blocks.key.element.offsetLeft) > 8;
+  /** Between two blocks beside each other: its left and right side on the screen; null where there is none. */
+  function gutter() {
+    if (single()) return null;
+    const [left, right] = [blocks.query, blocks.key].map((one) => one.element.getBoundingClientRect());
+    return right.left >= left.right ? [left.right, right.left] : null;
+  }
 
   /** How many of the answer's weights are of positions before this one. */
   function indicesFrom(position) {
@@ -271,6 +281,7 @@ export function linesView(app) {
     if (any(["run", "sample", "site", "head", "toward"])) answer = null;
     if (any(WEIGHTS)) ask();
     if (any(TEXT) || changed.has("colours") || changed.has("skip")) paint();
+    if (any(["run", "sample", "site", "shown"])) requestAnimationFrame(() => active().reveal(chosenAt(), scroller));
   }
 
   /** Coming from a map that shows more than a stretch, the chosen token is in the text. */

@@ -2,7 +2,7 @@
 
 import { button, h } from "./dom.js";
 import { readable } from "./ordering.js";
-import { levelOf } from "./shown.js";
+import { levelOf, shadeOf } from "./shown.js";
 
 /**
  * Chips above the text.
@@ -17,14 +17,14 @@ import { levelOf } from "./shown.js";
  */
 export function chips({ parts, best, name, jump, outside, back }) {
   const found = [];
-  if (outside) found.push(h("span", { class: "ap-chip ap-strong" }, "the chosen token is outside of this text", button("show it", back)));
+  if (outside) found.push(h("span", { class: "ap-share ap-strong" }, "the chosen token is outside of this text", button("show it", back)));
   const side = (part, words) => {
     if (part.count === 0) return;
-    const to = part.at === null ? null : button(`go to the largest, ${readable(part.weight)}`, () => jump(part.at), { title: `${part.at}: ${name({ at: part.at })}` });
-    found.push(h("span", { class: "ap-chip" }, h("b", { text: share(part.mass) }), ` ${words}`, to));
+    const to = part.at === null ? null : button(`go to the largest: ${part.at.toLocaleString("en-US")} ${name(part)}, ${share(part.weight)}`, () => jump(part.at), { title: readable(part.weight) });
+    found.push(h("span", { class: "ap-share" }, h("b", { text: share(part.mass) }), ` ${words}`, to));
   };
   side(parts.before, "before this text");
-  if (parts.before.count + parts.behind.count > 0) found.push(h("span", { class: "ap-chip" }, h("b", { text: share(parts.inside.mass) }), " in it"));
+  if (parts.before.count + parts.behind.count > 0) found.push(h("span", { class: "ap-share" }, h("b", { text: share(parts.inside.mass) }), " in it"));
   side(parts.behind, "behind this text");
   if (best.length > 0) {
     const one = (it) =>
@@ -54,11 +54,12 @@ function share(mass) {
 export function legend() {
   const strip = h("span", { class: "ap-strip" });
   const most = h("span", { class: "ap-number" });
-  const element = h("div", { class: "ap-legend" }, h("span", { text: "weight 0" }), strip, most, h("span", { class: "ap-faint", text: "(square root)" }));
+  const element = h("div", { class: "ap-keyline" }, h("span", { text: "weight 0" }), strip, most, h("span", { class: "ap-faint", text: "(square root)" }));
   function update(largest, colours) {
     element.hidden = !(largest > 0);
     most.textContent = readable(largest);
-    const stops = Array.from({ length: 17 }, (_, i) => `${colours.ramp(levelOf(i / 16, 1))} ${(i / 16) * 100}%`);
+    const shade = shadeOf(colours);
+    const stops = Array.from({ length: 17 }, (_, i) => `${shade(levelOf(i / 16, 1))} ${(i / 16) * 100}%`);
     strip.style.background = `linear-gradient(90deg, ${stops.join(", ")})`;
   }
   return { element, update };

@@ -11,9 +11,10 @@ const AROUND = 4; // tokens of context on each side
 /**
  * Build one.
  * @param {object} app
+ * @param {(name: string, position: number) => void} take called with "query" or "key" and what is chosen of it
  * @returns {{element: HTMLElement, update(): void, step(by: number): void}}
  */
-export function picker(app) {
+export function picker(app, take = (name, position) => app.set({ [name]: position })) {
   const ways = [
     ["keys", "what it attends to", "Weights of one query over all keys: a row of the map"],
     ["queries", "what attends to it", "Weights of all queries on one key: a column of the map"],
@@ -66,7 +67,7 @@ export function picker(app) {
     const { chosen } = now();
     const from = app.state[chosen.name];
     const to = from === null ? 0 : from + by;
-    if (to >= 0 && to < chosen.length) app.set({ [chosen.name]: to });
+    if (to >= 0 && to < chosen.length) take(chosen.name, to);
   }
 
   async function find() {
@@ -78,7 +79,7 @@ export function picker(app) {
     if (input.value !== typed) return;
     const { positions, how } = meant(typed, tokens);
     if (positions.length === 1) {
-      app.set({ [chosen.name]: positions[0] });
+      take(chosen.name, positions[0]);
     } else if (positions.length > 1) {
       app.say(`${inQuotes(typed)} ${how === "part" ? "is in" : "stands at"} ${positions.length.toLocaleString("en-US")} places; choose one`);
       offer(positions, tokens, chosen);
@@ -107,7 +108,7 @@ export function picker(app) {
 
   function choose(at, chosen) {
     replace(list);
-    app.set({ [chosen.name]: at });
+    take(chosen.name, at);
     input.focus();
   }
 

@@ -76,3 +76,19 @@ function firstDifference(a, b) {
   for (let i = 0; i < length; i += 1) if (a[i] !== b[i]) return i;
   return a.length === b.length ? null : length;
 }
+
+/**
+ * A head's short name: "L5 H1", with what else it takes where a layer has several sites.
+ * @param {{key: string, layer: number, kind: string, part: string}} site
+ * @param {object[]} sites all of the sample
+ * @param {number} head
+ * @returns {string}
+ */
+export function headName(site, sites, head) {
+  const layer = sites.filter((one) => one.layer === site.layer);
+  if (layer.length === 1) return `L${site.layer} H${head}`;
+  for (const name of ["kind", "part"]) {
+    if (layer.filter((one) => one[name] === site[name]).length === 1) return `L${site.layer} ${site[name]} H${head}`;
+  }
+  return `${site.key} H${head}`;
+}

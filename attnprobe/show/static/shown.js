@@ -10,8 +10,8 @@ const LONGEST = 48; // characters of a token that are shown; its title has all
  * @returns {{text: string, breaks: boolean}} `breaks`: a line ends behind it
  */
 export function running(token, position) {
-  const text = token.replace(/[\u0120\u2581]/gu, " ").replace(/\u010a/gu, "\\n");
-  return { text: text === "" ? `[${position}]` : cut(text, LONGEST), breaks: /\\n$|\\r$|<0x0A>$/u.test(text) };
+  const text = token.replace(/[\u0120\u2581]/gu, " ").replace(/\u010a|\\r\\n|\\n|<0x0A>/gu, "↵");
+  return { text: text === "" ? `[${position}]` : cut(text, LONGEST), breaks: text.endsWith("↵") };
 }
 
 /**
@@ -57,4 +57,22 @@ export function inkOn(colour) {
  */
 export function levelOf(weight, most) {
   return weight > 0 && most > 0 ? Math.min(1, Math.sqrt(weight / most)) : 0;
+}
+
+/**
+ * The colours behind text: those of the map, which fade into the page where there is next to no weight.
+ * @param {{ramp: (t: number) => string, background: string}} colours of `app.colours`
+ * @returns {(level: number) => string} "#rrggbb"
+ */
+export function shadeOf({ ramp, background }) {
+  const page = /^#[0-9a-f]{6}$/iu.test(background) ? background : "#ffffff";
+  return (level) => mixed(page, ramp(level), Math.min(1, 2.2 * level));
+}
+
+function mixed(one, other, share) {
+  const part = (at) => {
+    const [a, b] = [one, other].map((colour) => parseInt(colour.slice(at, at + 2), 16));
+    return Math.round(a + (b - a) * share).toString(16).padStart(2, "0");
+  };
+  return `#${part(1)}${part(3)}${part(5)}`;
 }

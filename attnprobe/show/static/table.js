@@ -25,7 +25,7 @@ export function tableView(app) {
   const more = button(`Show ${AT_ONCE} more`, () => grow(AT_ONCE));
   const note = h("p", { class: "ap-note", role: "status" });
   const foot = h("div", { class: "ap-foot" });
-  const scroller = h("div", { class: "ap-table-scroll", tabIndex: 0 }, table, h("div", { class: "ap-more" }, more, count), note);
+  const scroller = h("div", { class: "ap-table-scroll", tabIndex: 0 }, table, h("div", { class: "ap-rest" }, more, count), note);
   const element = h(
     "div",
     { class: "ap-tableview" },
