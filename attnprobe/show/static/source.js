@@ -1,6 +1,6 @@
 /** Where answers come from: a server, a notebook's kernel, or the HTML file itself. All give `{head, values}`. */
 
-const ARRAYS = { uint16: Uint16Array, float32: Float32Array, int32: Int32Array };
+const ARRAYS = { bfloat16: Uint16Array, uint16: Uint16Array, float32: Float32Array, int32: Int32Array };
 
 /** An answer's two parts, of its bytes. */
 export function unpack(buffer) {
