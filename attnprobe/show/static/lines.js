@@ -8,7 +8,7 @@ import { chips, legend } from "./outside.js";
 import { picker } from "./picker.js";
 import { inkOn, inQuotes, levelOf, shadeOf } from "./shown.js";
 import { textBlock } from "./textblock.js";
-import { LONGEST, SHORTEST, indexIn, largest, parts, positionIn, windowAround, windowSize } from "./windows.js";
+import { LONGEST, SHORTEST, countBefore, indexIn, largest, parts, positionIn, windowAround, windowSize } from "./windows.js";
 
 const LINES = 24; // the largest weights in sight that get one
 const FAINT = 0.08; // the level below which a token has no colour, and lines are seen behind it
@@ -172,12 +172,6 @@ export function linesView(app) {
     more.disabled = windowSize(app.state.span) >= Math.min(LONGEST, chosen.length);
   }
 
-  /** The index of a position among the answer's weights, or -1. */
-  const weightAt = (position) => {
-    const index = indexIn(answer.ranges, position);
-    return index < 0 ? NaN : answer.weights[index];
-  };
-
   function paint() {
     for (const one of Object.values(blocks)) one.paint(() => null);
     const at = chosenAt();
@@ -193,11 +187,10 @@ export function linesView(app) {
     const shade = shadeOf(colours);
     const [start, stop] = stretch(single() ? now().chosen : now().others);
     const position = positionIn(answer.ranges);
-    const skipped = app.state.skip && answer.toward === "keys" ? indexIn(answer.ranges, 0) : -1;
+    const skipped = hidden();
     const most = answer.weights[largest(answer.weights, 1, 0, answer.weights.length, skipped)[0]] ?? 0;
     target().paint((token) => {
-      const weight = weightAt(token);
-      const level = levelOf(weight, most);
+      const level = levelOf(answer.weights[indexIn(answer.ranges, token)] ?? 0, most);
       if (level < FAINT) return null;
       const background = shade(level);
       const ink = inkOn(background);
@@ -210,6 +203,9 @@ export function linesView(app) {
     scale.update(most, app.colours());
     redraw();
   }
+
+  /** The index of the first key's weight where it is to be left out. */
+  const hidden = () => (app.state.skip && answer.toward === "keys" ? indexIn(answer.ranges, 0) : -1);
 
   function isOutside(at) {
     const [start, stop] = stretch(now().chosen);
@@ -238,9 +234,9 @@ export function linesView(app) {
   /** From the chosen token, or from the edge of the text that it is beyond, to the largest weights of the stretch. */
   function linesNow(box) {
     const goal = target();
-    const first = indicesFrom(goal.start);
-    const past = indicesFrom(goal.stop);
-    const skipped = app.state.skip && answer.toward === "keys" ? indexIn(answer.ranges, 0) : -1;
+    const first = countBefore(answer.ranges, goal.start);
+    const past = countBefore(answer.ranges, goal.stop);
+    const skipped = hidden();
     const best = largest(answer.weights, LINES, first, past, skipped);
     const position = positionIn(answer.ranges);
     const most = answer.weights[best[0]] ?? 0;
@@ -262,13 +258,6 @@ export function linesView(app) {
     if (single()) return null;
     const [left, right] = [blocks.query, blocks.key].map((one) => one.element.getBoundingClientRect());
     return right.left >= left.right ? [left.right, right.left] : null;
-  }
-
-  /** How many of the answer's weights are of positions before this one. */
-  function indicesFrom(position) {
-    let before = 0;
-    for (const [start, stop] of answer.ranges) before += Math.max(0, Math.min(stop, position) - start);
-    return before;
   }
 
   const TEXT = ["run", "sample", "site", "head", "row", "column", "span", "toward", "query", "key", "tokens", "data", "shown"];
