@@ -16,8 +16,11 @@ from attnprobe.labels import labels_of, position_of
 from attnprobe.levels import Levels
 from attnprobe.maps import Axis, Map, own_pieces
 from attnprobe.measured import HeadMeasures, Labels
+from attnprobe.pictures import Part
 from attnprobe.pyramid import is_level
 from attnprobe.shapes import Float
+from attnprobe.show.colors import MAP
+from attnprobe.show.scales import SCALE
 from attnprobe.sizes import format_bytes
 from attnprobe.spans import SpanLike, as_spans
 from attnprobe.store.base import Reader
@@ -26,6 +29,8 @@ from attnprobe.toprows import TopRows
 if TYPE_CHECKING:
     import matplotlib.axes
     import torch
+
+    from attnprobe.explorer.widget import Explorer
 
 Position = str | SupportsIndex
 
@@ -145,8 +150,6 @@ class Head:
                 raise SelectionError(f"{len(given)} labels for {length} {axis}; give one a position")
         return replace(self, labels=(tuple(map(str, queries)), tuple(map(str, keys))))
 
-    # --- beside weights ------------------------------------------------------------------------------------------
-
     @property
     def measures(self) -> HeadMeasures:
         """The measures that were kept: ``head.measures["entropy"]``."""
@@ -168,8 +171,6 @@ class Head:
 
     def _row_of(self, query: Position) -> int:
         return position_of(query, self._queries, self.labels[0], f"sample {self.sample.id}")
-
-    # --- reading -----------------------------------------------------------------------------------------------
 
     def __getitem__(self, index: Axis | tuple[Axis, Axis]) -> Any:
         """Weights of a slice: ``head[rows, columns]``, as numpy; an int drops its axis.
@@ -286,13 +287,31 @@ class Head:
         """Arguments of ``circuitsvis.attention.attention_pattern``: ``tokens`` and ``attention`` ``[query, key]``."""
         return {"tokens": list(self.key_labels), "attention": self.numpy().astype(np.float32)}
 
-    def plot(self, ax: "matplotlib.axes.Axes | None" = None) -> "matplotlib.axes.Axes":
-        """Draw the kept rows as a heatmap (needs the ``plots`` extra)."""
-        from attnprobe.show.plots import plot_map
+    def plot(
+        self,
+        ax: "matplotlib.axes.Axes | None" = None,
+        *,
+        map: str = MAP,
+        scale: str = SCALE,
+        how: str = "max",
+        rows: Part = None,
+        columns: Part = None,
+    ) -> "matplotlib.axes.Axes":
+        """Draw the map, or a part of it (``rows=slice(20_000, 20_256)``); needs the ``plots`` extra.
 
-        values = self._map.read(self.kept, self.kept_keys)
-        title = f"layer {self.layer}, head {self.number}"
-        return plot_map(values, list(self._query_index), list(self._key_index), title, ax, self.kept, self.kept_keys)
+        Of a long map the level that fits the pixels is read, the largest weight of each cell, or with ``how="mean"``
+        the mean. `map` and `scale` are of `attnprobe.show.colors` and `attnprobe.show.scales`. Without weights it is
+        the pooled map, if that was kept.
+        """
+        from attnprobe.plotting import plot_head
+
+        return plot_head(self, ax, map, scale, how, rows, columns)
+
+    def view(self, height: int = 600, **state: Any) -> "Explorer":
+        """See `Run.view`, with this head first; labels of your own are not shown."""
+        from attnprobe.explorer.widget import explore_sample
+
+        return explore_sample(self.reader, self.sample, self.site.key, self.number, height, state)
 
     def __repr__(self) -> str:
         """Say where, how large, what kept."""
@@ -306,7 +325,6 @@ class Head:
         return f"<Head {where}: {queries} x {keys}, {what}, {format_bytes(self.nbytes)}{rows}{columns}>"
 
     def _repr_html_(self) -> str:
-        head = f"<p><code>{escape(repr(self))}</code></p>"
-        if not self.has_weights or max(self.shape) > 32:
-            return head
-        return head + self.to_pandas().to_html(float_format="{:.2f}".format)
+        small = self.has_weights and max(self.shape) <= 32
+        table = self.to_pandas().to_html(float_format="{:.2f}".format) if small else ""
+        return f"<p><code>{escape(repr(self))}</code></p>{table}"

@@ -71,6 +71,14 @@ def read_picture(
     """
     if how not in HOWS:
         raise SelectionError(f'how={how!r}: a cell shows the largest or the mean weight; write "max" or "mean"')
+    kept, wide = part_of(levels, rows, columns)
+    if len(kept) <= down:
+        return Picture(_read_rows(levels, kept, wide, across, how), kept.tolist(), wide)
+    return _read_level(levels, kept, wide, down, across, how)
+
+
+def part_of(levels: Levels, rows: Part = None, columns: Part = None) -> tuple[Int[np.ndarray, " row"], range]:
+    """The kept rows and the columns of a part; raises as `read_picture`."""
     kept = np.asarray(levels.map.kept, np.int64)
     within = _within("rows", rows, levels.map.shape[0])
     if within is not None:
@@ -80,9 +88,7 @@ def read_picture(
     if not len(kept) or not len(wide):
         have = f"rows {describe_rows(levels.map.kept)}, columns {describe_rows(levels.map.kept_keys)}"
         raise SelectionError(f"there is nothing to show of {levels.map.where}: kept are {have}")
-    if len(kept) <= down:
-        return Picture(_read_rows(levels, kept, wide, across, how), kept.tolist(), wide)
-    return _read_level(levels, kept, wide, down, across, how)
+    return kept, wide
 
 
 def _within(name: str, part: Part, length: int) -> range | None:

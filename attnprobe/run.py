@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from html import escape
 from operator import index
 from pathlib import Path
-from typing import Any, SupportsIndex
+from typing import TYPE_CHECKING, Any, SupportsIndex
 from uuid import uuid4
 
 from attnprobe.aggregate import RunMeasures
@@ -14,9 +14,16 @@ from attnprobe.fidelity import Fidelity
 from attnprobe.fields import Sample, Site
 from attnprobe.held import dtypes_of, largest_k, measures_of, short
 from attnprobe.sample_run import SampleRun
+from attnprobe.show.colors import MAP
 from attnprobe.sizes import format_bytes
 from attnprobe.store.base import Manifest, Reader
 from attnprobe.store.read_directory import DirectoryReader
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from attnprobe.explorer.widget import Explorer
 
 __all__ = ["Run", "SampleRun", "open_run"]
 
@@ -124,6 +131,64 @@ class Run:
     def to_circuitsvis(self, layer: int) -> dict[str, Any]:
         """See `SampleRun.to_circuitsvis`, of the only sample."""
         return self._only().to_circuitsvis(layer)
+
+    def view(
+        self,
+        layer: SupportsIndex | str | None = None,
+        head: SupportsIndex | None = None,
+        height: int = 600,
+        **state: Any,
+    ) -> "Explorer":
+        """Explore the run in a notebook's cell (needs the ``notebook`` extra); `state` of what it returns can be set.
+
+        Parameters
+        ----------
+        layer, head
+            What is shown first; all heads if None.
+        height
+            In pixels, 200 to 10,000.
+        **state
+            More of what is shown first, by the names that a link has: ``scale="linear"``, ``query=7``, ``sample=3``.
+
+        Raises
+        ------
+        AttnprobeError
+            If anywidget is not installed.
+        NotKept
+            If nothing was kept of it.
+        SelectionError
+            If several sites fit, or a name is none of a state.
+        """
+        from attnprobe.explorer.widget import explore
+
+        return explore(self, layer, head, height, state)
+
+    def plot_grid(
+        self,
+        measure: str | None = None,
+        ax: "Axes | None" = None,
+        *,
+        sample: SupportsIndex | str | None = None,
+        **options: Any,
+    ) -> "Axes":
+        """See `SampleRun.plot_grid`, of a sample or the only one; a `measure` is the mean over all if none is named."""
+        from attnprobe.plotting import plot_measure_grid
+
+        if measure is None or sample is not None or len(self.samples) == 1:
+            return self._plotted(sample).plot_grid(measure, ax, **options)
+        measures = self.measures.select(options.pop("kind", None), options.pop("part", None))
+        return plot_measure_grid(measures, measure, ax, options.pop("map", MAP))
+
+    def plot_measures(
+        self, names: str | Sequence[str] | None = None, *, sample: SupportsIndex | str | None = None, **options: Any
+    ) -> "Figure":
+        """See `SampleRun.plot_measures`, of a sample, or the only one."""
+        return self._plotted(sample).plot_measures(names, **options)
+
+    def _plotted(self, sample: SupportsIndex | str | None) -> SampleRun:
+        if sample is None and len(self.samples) > 1:
+            raise SelectionError(f"the run has {len(self.samples)} samples; choose one with sample=0, or by its id")
+        return self._only() if sample is None else self.sample(sample)
 
     def describe(self) -> dict[str, Any]:
         """The run in plain data: samples, layers, heads, tokens, what was kept of the first sample, bytes.

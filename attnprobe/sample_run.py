@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from operator import index
-from typing import Any, SupportsIndex
+from typing import TYPE_CHECKING, Any, SupportsIndex
 
 import numpy as np
 
@@ -16,8 +16,17 @@ from attnprobe.held import Held
 from attnprobe.labels import labels_of, repeats_of
 from attnprobe.selection import head_name
 from attnprobe.shapes import Float
+from attnprobe.show.colors import MAP
+from attnprobe.show.scales import SCALE
 from attnprobe.spans import Span, spans_of, words_of
 from attnprobe.store.base import Reader
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from attnprobe.explorer.widget import Explorer
+    from attnprobe.plotting import HeadsLike
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -194,6 +203,76 @@ class SampleRun:
     def to_circuitsvis(self, layer: int) -> dict[str, Any]:
         """Arguments of ``circuitsvis.attention.attention_patterns``: ``tokens``, and ``attention`` of a layer."""
         return {"tokens": list(self.tokens), "attention": self.layer_array(layer).astype(np.float32)}
+
+    def view(
+        self,
+        layer: SupportsIndex | str | None = None,
+        head: SupportsIndex | None = None,
+        height: int = 600,
+        **state: Any,
+    ) -> "Explorer":
+        """See `Run.view`, with this sample first; labels of your own are not shown."""
+        from attnprobe.explorer.widget import explore_sample
+
+        return explore_sample(self.reader, self.sample, layer, head, height, state)
+
+    def plot_grid(
+        self,
+        measure: str | None = None,
+        ax: "Axes | None" = None,
+        *,
+        map: str = MAP,
+        scale: str = SCALE,
+        how: str = "max",
+        kind: str | None = None,
+        part: str | None = None,
+    ) -> "Axes":
+        """Draw all heads, layers downwards: small maps, or with a `measure` its means (needs the ``plots`` extra).
+
+        `map`, `scale` and `how` are as of `Head.plot`, `kind` and `part` as of `RunMeasures.select`.
+
+        Raises
+        ------
+        NotKept
+            If neither weights nor pooled maps were kept, or not the measure.
+        """
+        from attnprobe.plotting import plot_measure_grid, plot_thumbnails
+
+        if measure is None:
+            return plot_thumbnails(self, ax, map, scale, how, kind, part)
+        return plot_measure_grid(self.measures.select(kind, part), measure, ax, map)
+
+    def plot_measures(
+        self,
+        names: str | Sequence[str] | None = None,
+        heads: "HeadsLike | None" = None,
+        *,
+        scatter: tuple[str, str] | None = None,
+        kind: str | None = None,
+        part: str | None = None,
+    ) -> "Figure":
+        """Draw measures: curves over position, histograms of distance, heads by two means (needs ``plots``).
+
+        Parameters
+        ----------
+        names
+            Which; all that were kept of rows, keys or distances if None.
+        heads
+            Heads that are drawn beside the median and the middle 80 % of all: ``"L0H3,L1H6"``.
+        scatter
+            Two measures whose means are the places of heads in a last panel; if None, two that were kept, where no
+            `names` are given.
+        kind, part
+            As of `RunMeasures.select`.
+
+        Raises
+        ------
+        NotKept
+            If a measure was not kept, or none.
+        """
+        from attnprobe.plotting import plot_run_measures
+
+        return plot_run_measures(self.measures.select(kind, part), names, heads, scatter)
 
     def __repr__(self) -> str:
         """Say which sample."""

@@ -18,8 +18,8 @@ from attnprobe.held import largest_k, no_weights
 from attnprobe.labels import position_of
 from attnprobe.run import Run, SampleRun, open_run
 from attnprobe.shapes import Float
-from attnprobe.show.colors import largest
 from attnprobe.show.prepare import group_starts, shrink
+from attnprobe.show.scales import largest
 from attnprobe.show.terminal import WIDEST, has_blocks, has_color, heatmap, row_table
 
 _HEAD = re.compile(r"[lL](?P<layer>\d+)[hH](?P<head>\d+)|(?P<site>.+)\.(?P<number>\d+)")

@@ -5,19 +5,17 @@ import secrets
 import sys
 import threading
 import webbrowser
-from bisect import bisect_left
-from collections.abc import Sequence
 from getpass import getuser
 from pathlib import Path
 from socket import gethostname
-from urllib.parse import quote
 
 import click
 
 from attnprobe.cli.output import Output
 from attnprobe.cli.output import command as shared
 from attnprobe.cli.show import parse_head, pick
-from attnprobe.run import Run, open_run
+from attnprobe.explorer.state import link, looking_at, place_of
+from attnprobe.run import open_run
 
 REMOTE = ("SSH_CONNECTION", "SSH_CLIENT", "SSH_TTY")
 DISPLAYS = ("DISPLAY", "WAYLAND_DISPLAY")
@@ -48,12 +46,11 @@ def command(
     from attnprobe.explorer.answers import Answers
     from attnprobe.explorer.server import HERE, listen, serve
 
-    opened = [open_run(run) for run in runs]
-    hash_ = first_look(opened[0], sample, head)
-    answers = Answers.of(opened)
+    answers = Answers.of(runs)
+    look = first_look(runs[0], sample, head)
     with listen(port) as taken:
         number, token = taken.getsockname()[1], secrets.token_urlsafe(32)
-        url = f"http://{HERE}:{number}/?token={token}{hash_}"
+        url = f"http://{HERE}:{number}/?token={token}{look}"
         ssh = f"ssh -L {number}:{HERE}:{number} {getuser()}@{gethostname()}"
         out.data({"url": url, "pid": os.getpid(), "ssh": ssh}, url)
         out.note(f"from another machine, first: {ssh}")
@@ -66,31 +63,14 @@ def command(
             out.note("ended")
 
 
-def first_look(run: Run, sample: str | None, head: str | None) -> str:
-    """The part of the link behind ``#`` that opens a sample and a head; empty where the explorer chooses.
-
-    Raises
-    ------
-    NotKept
-        If they are not in the run.
-    SelectionError
-        If `head` is none.
-    """
+def first_look(run: Path, sample: str | None, head: str | None) -> str:
+    """The part of the link behind ``#`` that opens a sample and a head; empty where the explorer chooses."""
     if sample is None and head is None:
         return ""
-    chosen = pick(run, sample) if sample is not None or not run.samples else run.sample(0)
-    place = bisect_left(run.samples, chosen.sample.index, key=lambda one: one.index)
-    state: list[tuple[str, str | int]] = [("sample", place)] if place else []
-    if head is not None:
-        layer, number = parse_head(head, [site.key for site in run.sites])
-        found = chosen[layer, number]
-        state = [("view", "map"), *state, ("site", found.site.key), ("head", found.number)]
-    return _hash(state)
-
-
-def _hash(state: Sequence[tuple[str, str | int]]) -> str:
-    parts = "&".join(f"{name}={quote(str(value), safe='')}" for name, value in state)
-    return f"#{parts}" if parts else ""
+    opened = open_run(run)
+    place = 0 if sample is None and opened.samples else place_of(opened, pick(opened, sample).sample)
+    layer, number = (None, None) if head is None else parse_head(head, [site.key for site in opened.sites])
+    return link(looking_at(opened, place, layer, number))
 
 
 def can_show() -> bool:

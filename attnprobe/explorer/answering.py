@@ -24,7 +24,7 @@ def unpack(frame: bytes) -> tuple[dict[str, Any], Shaped[np.ndarray, "..."] | No
     """What a frame says, and its numbers as they are stored: those of 16 bit are a bfloat16's."""
     length = int.from_bytes(frame[:4], "little")
     head = json.loads(frame[4 : 4 + length])
-    if "dtype" not in head or head["dtype"] not in _TYPES or "shape" not in head:
+    if len(frame) == 4 + length:  # also of a head, whose dtype and shape are those of its weights
         return head, None
     values = np.frombuffer(frame, _TYPES[head["dtype"]], offset=4 + length)
     return head, values.reshape(head["shape"])

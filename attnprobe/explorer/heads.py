@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from attnprobe.codes import LEAST
+from attnprobe.codes import LEAST, as_float32
 from attnprobe.explorer.asked import Asked
 from attnprobe.explorer.frames import Answer
 from attnprobe.fidelity import SiteFidelity
@@ -113,7 +113,7 @@ def read_row(one: Head, row: int) -> Float[np.ndarray, " key"]:
     kept = one.kept_keys
     whole = len(kept) == one.shape[1]  # which a head reads by a shorter way
     values: np.ndarray = one[row] if whole else one[row, kept.start : kept.stop]
-    return values.astype(np.float32, copy=False)
+    return as_float32(values)
 
 
 def _largest(one: Head) -> float:

@@ -20,8 +20,6 @@ MOST = 512  # heads that are drawn beside each other; of more, one is drawn
 GAP = 1
 NOTHING = COLORS - 1  # the number of the colour that is transparent, at the cost of the brightest
 
-Map = Float[np.ndarray, "down across"]
-
 
 def thumbnail(answers: Answering, state: Mapping[str, Any]) -> bytes | None:
     """A PNG of the heads of the sample, or of the map, that a state looks at; None where no weights were kept.
@@ -42,7 +40,9 @@ def thumbnail(answers: Answering, state: Mapping[str, Any]) -> bytes | None:
         return _heads(answers, place, sites)
     site = next((site for site in sites if site["key"] == state.get("site")), sites[0])
     heads = site["weights"]
-    return _map(answers, {**place, "site": site["key"], "head": min(heads, key=lambda n: abs(n - state.get("head", 0)))})
+    return _map(
+        answers, {**place, "site": site["key"], "head": min(heads, key=lambda n: abs(n - state.get("head", 0)))}
+    )
 
 
 def _map(answers: Answering, place: Mapping[str, Any]) -> bytes | None:
@@ -72,7 +72,7 @@ def _heads(answers: Answering, place: Mapping[str, int], sites: Sequence[Mapping
     return _picture(whole)
 
 
-def _square(values: Map, side: int) -> Map:
+def _square(values: Float[np.ndarray, "down across"], side: int) -> Float[np.ndarray, "side side"]:
     """A map on a square: cells that are too many are pooled, and too few are repeated."""
     small = shrink(np.nan_to_num(values, nan=-1), side, side)
     down, across = (np.arange(side) * count // side for count in small.shape)
@@ -80,7 +80,7 @@ def _square(values: Map, side: int) -> Map:
     return np.where(square < 0, np.float32(np.nan), square)
 
 
-def _picture(values: Map) -> bytes:
+def _picture(values: Float[np.ndarray, "row column"]) -> bytes:
     levels = scale_of(values).levels(values)
     known = np.isfinite(levels)
     colors = np.where(known, np.nan_to_num(levels) * (NOTHING - 1) + 0.5, NOTHING).astype(np.uint8)

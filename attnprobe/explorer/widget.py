@@ -9,10 +9,12 @@ from attnprobe.errors import AttnprobeError, SelectionError
 from attnprobe.explorer.answering import Answering
 from attnprobe.explorer.answers import Answers
 from attnprobe.explorer.joined import join
-from attnprobe.explorer.state import check_names, looking_at
+from attnprobe.explorer.state import check_names, looking_at, place_of
 from attnprobe.explorer.static import static
 from attnprobe.explorer.thumbnail import thumbnail
+from attnprobe.fields import Sample
 from attnprobe.run import Run
+from attnprobe.store.base import Reader
 
 try:
     import anywidget
@@ -39,8 +41,8 @@ class Explorer(anywidget.AnyWidget):  # type: ignore[misc]
     Attributes
     ----------
     state
-        What is looked at, by the names of `attnprobe.explorer.state.NAMES`. It follows what is done in the notebook, and
-        setting it (``view.state = {**view.state, "head": 3}``) changes what is shown.
+        What is looked at, by the names of `attnprobe.explorer.state.NAMES`. It follows what is done in the notebook,
+        and setting it (``view.state = {**view.state, "head": 3}``) changes what is shown.
     height
         In pixels.
     """
@@ -92,28 +94,14 @@ class Explorer(anywidget.AnyWidget):  # type: ignore[misc]
         return data, more
 
 
-def view(
+def explore(
     run: Run,
-    sample: int = 0,
     layer: SupportsIndex | str | None = None,
     head: SupportsIndex | None = None,
     height: int = HEIGHT,
     state: Mapping[str, Any] | None = None,
 ) -> Explorer:
-    """The explorer of a run.
-
-    Parameters
-    ----------
-    run
-        The run.
-    sample
-        The place of the sample that is shown first.
-    layer, head
-        The layer (or a module's name) and the head that are shown first.
-    height
-        In pixels, 200 to 10,000.
-    state
-        More of what is shown first, such as ``scale="linear"``.
+    """The explorer of a run; `Run.view` says what the parameters are.
 
     Raises
     ------
@@ -126,6 +114,19 @@ def view(
         raise SelectionError(f"height={height}: give {LEAST} to {MOST:,} pixels")
     state = dict(state or {})
     check_names(state)
-    shown = {**looking_at(run, sample, layer, head), **state}
-    where = ", ".join(f"{name} {shown[name]}" for name in ("site", "head") if name in shown)
+    shown = {**looking_at(run, state.get("sample", 0), layer, head), **state}
+    where = ", ".join(f"{name} {shown[name]}" for name in ("sample", "site", "head") if name in shown)
     return Explorer(Answers.of([run]), shown, height, f"{run!r}" + (f"; {where}" if where else ""))
+
+
+def explore_sample(
+    reader: Reader,
+    sample: Sample,
+    layer: SupportsIndex | str | None,
+    head: SupportsIndex | None,
+    height: int,
+    state: Mapping[str, Any],
+) -> Explorer:
+    """The explorer of the run that a sample is of, with this sample first."""
+    run = Run(reader, getattr(reader, "fidelity", None))
+    return explore(run, layer, head, height, {"sample": place_of(run, sample), **state})

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from attnprobe.errors import SelectionError
-from attnprobe.shapes import Int
+from attnprobe.shapes import Shaped
 
 MAPS = ("magma", "viridis", "cividis", "difference")
 MAP = "magma"
@@ -24,7 +24,7 @@ def _hexadecimal() -> dict[str, str]:
 
 
 @lru_cache(maxsize=len(MAPS))
-def table(name: str = MAP) -> Int[np.ndarray, "color 3"]:
+def table(name: str = MAP) -> Shaped[np.ndarray, "color 3"]:
     """The 256 colours of a map, red, green and blue of 8 bit, from the lowest to the highest.
 
     Raises
@@ -40,4 +40,5 @@ def table(name: str = MAP) -> Int[np.ndarray, "color 3"]:
 
 def color(level: float, name: str = MAP) -> str:
     """The colour of a level between 0 and 1, as ``#rrggbb``; all of 256 levels are equally wide, as in matplotlib."""
-    return "#" + table(name)[min(int(min(max(level, 0.0), 1.0) * COLORS), COLORS - 1)].tobytes().hex()
+    red, green, blue = table(name)[min(int(min(max(level, 0.0), 1.0) * COLORS), COLORS - 1)].tolist()
+    return f"#{red:02x}{green:02x}{blue:02x}"

@@ -21,7 +21,7 @@ from attnprobe.shapes import Float
 
 SCALES = ("log", "linear", "sqrt", "row")
 SCALE = "log"
-LOW, HIGH = 0.02, 0.9995  # quantiles of the weights above zero; a few outliers must not take the range of all others
+LOW, HIGH = 0.2, 0.9995  # quantiles of the weights above zero; a few outliers must not take the range of all others
 _NARROWEST, _WIDEST = 10, 1e6  # ratios of `high` to `low`: all weights alike are bright, and rounding noise is dark
 
 

@@ -168,7 +168,7 @@ def row_table(
         shown = sorted(i for i in first if not weights[i] <= 0 or positions[i] == query)
     names = [printable(labels[i]) for i in shown]
     number = max([4, *(len(str(position)) for position in positions)])
-    widest = max([5, *map(cell_len, names)])
+    widest = max([5, *(cell_len(label) for label in names)])
     name = min(widest, max(5, width // 3))
     room = max(1, width - number - name - 14)  # between them: the mark, the weight and spaces
     top = largest(weights) or 1.0

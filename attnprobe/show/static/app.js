@@ -18,7 +18,8 @@ const NO_LIMITS = { low: 1e-6, high: 1, max: 1 };
  * `settings`: `link` (the page's address holds the state), `state` (changes to the first state), `onState` (told of each
  * new state).
  */
-export async function createApp(element, source, settings = {}) {
+export async function createApp(element, answering, settings = {}) {
+  const source = counting(answering);
   const root = h("div", { class: "attnprobe" });
   const status = h("div", { class: "ap-status", role: "status", "aria-live": "polite" });
   const main = h("div", { class: "ap-main" });
@@ -59,6 +60,8 @@ export async function createApp(element, source, settings = {}) {
     colours: () => (colours ??= makeColours()),
     say,
     onError,
+    /** Whether nothing is waited for; what is shown is then all there is. */
+    settled: () => bar !== null && source.waiting === 0,
   };
 
   function set(changes) {
@@ -250,4 +253,14 @@ export async function createApp(element, source, settings = {}) {
   root.app = app; // for tests and for the curious
   watch().catch(onError);
   return app;
+}
+
+/** A source that tells how many questions are not answered yet. */
+function counting(source) {
+  const counted = { ...source, waiting: 0 };
+  counted.ask = (name, params, options) => {
+    counted.waiting++;
+    return source.ask(name, params, options).finally(() => counted.waiting--);
+  };
+  return counted;
 }
