@@ -47,6 +47,7 @@ autodoc_preserve_defaults = True
 autodoc_typehints = "none"  # long, and said in words
 napoleon_google_docstring = False
 napoleon_use_ivar = True  # an attribute that is a property too is described once
+napoleon_use_param = False  # parameters that share a description stay together
 python_maximum_signature_line_length = 88
 
 
