@@ -20,7 +20,7 @@ from attnprobe.version import VERSION  # noqa: E402
 
 project, author, copyright = "attnprobe", "the attnprobe authors", "the attnprobe authors"
 version = release = VERSION
-extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "numpydoc"]
 exclude_patterns = ["_build"]
 highlight_language = "none"  # a fence without a language is no Python
 
@@ -45,9 +45,9 @@ autodoc_member_order = "bysource"
 autodoc_default_options = {"members": True}
 autodoc_preserve_defaults = True
 autodoc_typehints = "none"  # long, and said in words
-napoleon_google_docstring = False
-napoleon_use_ivar = True  # an attribute that is a property too is described once
-napoleon_use_param = False  # parameters that share a description stay together
+autosummary_generate = False
+numpydoc_show_class_members = False
+numpydoc_class_members_toctree = False
 python_maximum_signature_line_length = 88
 
 
@@ -68,12 +68,12 @@ nb_execution_raise_on_error = True
 nb_merge_streams = True
 nb_ipywidgets_js: dict[str, dict[str, str]] = {}  # widgets' scripts would come from another host
 
-# What a user gets and does not make: how it is made is no part of the reference.
-GIVEN = {"Head", "Plan", "Recorder", "Run", "SampleRows", "SampleRun"}
+# What a user makes. All other classes are given, and how they are made is no part of the reference.
+MADE = {"Measures", "SampleDataset", "TopK", "Weights"}
 
 
 def _hide(app: Sphinx, what: str, name: str, obj: Any, options: Any, *signature: str | None) -> Any:
-    return ("", None) if what == "class" and obj.__name__ in GIVEN else None
+    return ("", None) if what == "class" and obj.__name__ not in MADE else None
 
 
 def _refuse_other_hosts(app: Sphinx, error: Exception | None) -> None:
