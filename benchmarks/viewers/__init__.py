@@ -1,7 +1,7 @@
-"""Viewers of attention on the same weights: bytes of the page, seconds until it shows something, frames under a pointer.
+"""Viewers of attention on the same weights: bytes of the page, seconds until it shows something, frames.
 
-All heads of the bundled model on its own text, at several lengths, as each tool's notebook would show them; attnprobe as
-its HTML file, and as its server on this machine.
+All heads of the bundled model on its own text, at several lengths, as each tool's notebook would show them; attnprobe
+as its HTML file, and as its server on this machine.
 """
 
 import json
@@ -23,13 +23,14 @@ __all__ = ["TABLES", "draw", "measure"]
 HERE = Path(__file__).parent
 LENGTHS = (64, 256, 512, 1024)
 LIMIT = 90.0  # seconds until a page is given up
-OURS = Page(
-    ready="document.querySelector('.attnprobe')?.app?.settled?.() === true", area=".attnprobe .ap-main"
-)
+OURS = Page(ready="document.querySelector('.attnprobe')?.app?.settled?.() === true", area=".attnprobe .ap-main")
 TOOLS = {
     "bertviz_head": ("BertViz 1.4.1, head view", Page("document.querySelectorAll('svg line').length > 0", "svg")),
     "bertviz_model": ("BertViz 1.4.1, model view", Page("document.querySelectorAll('svg line').length > 0", "svg")),
-    "circuitsvis": ("CircuitsVis 1.43.3, one layer", Page("document.querySelectorAll('canvas, img').length > 1", "body")),
+    "circuitsvis": (
+        "CircuitsVis 1.43.3, one layer",
+        Page("document.querySelectorAll('canvas, img').length > 1", "body"),
+    ),
     "inspectus": ("Inspectus 0.2.0", Page("document.querySelectorAll('svg rect, canvas').length > 1", "body")),
 }
 

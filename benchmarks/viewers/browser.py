@@ -28,9 +28,18 @@ SCRIPTS = {
 }
 MOVES = 40
 
-# Seconds between frames, while the pointer moves.
-_FRAMES = """() => { const at = []; window.__frames = at; let last = performance.now();
-  (function next() { requestAnimationFrame((now) => { at.push(now - last); last = now; if (at.length < 5000) next(); }); })(); }"""
+# Milliseconds between frames, while the pointer moves.
+_FRAMES = """() => {
+  const at = [];
+  window.__frames = at;
+  let last = performance.now();
+  function next(now) {
+    at.push(now - last);
+    last = now;
+    if (at.length < 5000) requestAnimationFrame(next);
+  }
+  requestAnimationFrame(next);
+}"""
 
 
 @dataclass(frozen=True)

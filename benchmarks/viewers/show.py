@@ -19,11 +19,11 @@ def table(result: Result) -> Table:
         f"Viewers of {result['heads']}, in headless Chromium",
         ["viewer", "tokens", "page", "made in", "ready in", "frame, ms: median", "largest"],
         body,
-        "The same weights of the bundled model on its text, in the page that each tool makes for a notebook; CircuitsVis' "
-        "holds one layer, the others' all. A page of attnprobe's server is what came over the connection until it was "
-        "ready. Ready: the first picture of weights is drawn. Frames: while a pointer moves over it. No GPU, one round, "
-        f"given up after {result['limit']:g} s; CircuitsVis draws by WebGL where there is a GPU, so here it is slower than it need be. "
-        "BertViz's scripts come from this machine, not from a CDN.",
+        "The same weights of the bundled model on its text, in the page that each tool makes for a notebook; "
+        "CircuitsVis' holds one layer, the others' all. A page of attnprobe's server is what came over the connection "
+        "until it was ready. Ready: the first picture of weights is drawn. Frames: while a pointer moves over it. No "
+        f"GPU, one round, given up after {result['limit']:g} s; CircuitsVis draws by WebGL where there is a GPU, so "
+        "here it is slower than it need be. BertViz's scripts come from this machine, not from a CDN.",
     )
 
 
