@@ -154,7 +154,7 @@ export function createMap(app, { places, title = () => "" }) {
     /** Once all that is seen is there and drawn. */
     async settled() {
       do await new Promise((resolve) => setTimeout(resolve, 20));
-      while (!ready() || waiting || counts.missing || pictures.busy || exact.busy || subjects.busy);
+      while (!ready() || waiting || counts.missing || pictures.busy || exact.busy || subjects.busy || shared.busy);
     },
   };
 
