@@ -43,6 +43,22 @@ export function drawBars(context, bars, x, y) {
   });
 }
 
+/** Dashed lines at places of one axis or the other, those that are on the paper. */
+export function drawGuides(context, guides, x, y, box, axes, colours) {
+  context.strokeStyle = colours.faint;
+  context.lineWidth = 1;
+  context.setLineDash([4, 4]);
+  for (const guide of guides) {
+    const [axis, value] = guide.x === undefined ? [axes.y, guide.y] : [axes.x, guide.x];
+    if (!(value >= axis.low && value <= axis.high)) continue;
+    context.beginPath();
+    context.moveTo(guide.x === undefined ? box.left : x.at(value), guide.x === undefined ? y.at(value) : box.top);
+    context.lineTo(guide.x === undefined ? box.right : x.at(value), guide.x === undefined ? y.at(value) : box.bottom);
+    context.stroke();
+  }
+  context.setLineDash([]);
+}
+
 /** One point; with an edge where it is chosen or pointed at. */
 export function drawPoint(context, { colour }, { x, y }, radius, edge) {
   context.beginPath();

@@ -262,11 +262,9 @@ export function overviewView(app) {
   }
 
   function update(changed) {
-    if (app.sample !== sample || changed.has("data")) load();
-    if (["sort", "color", "run", "sample", "data", "shown"].some((name) => changed.has(name))) {
-      controls();
-      arrange();
-    }
+    if (app.sample !== sample) load();
+    if (["sort", "color", "run", "sample", "colours", "shown"].some((name) => changed.has(name))) controls();
+    if (["sort", "color", "run", "sample", "shown"].some((name) => changed.has(name))) arrange();
     paint();
   }
 
