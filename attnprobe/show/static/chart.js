@@ -150,7 +150,7 @@ export function chart() {
     const series = spec.bars ?? spec.lines.filter((one) => one.told).reverse();
     const place = spec.bars ? over : guide()[over];
     const rows = series.map((one) => [one.name, short(spec.bars ? one.values[over] : one.mean[nearestOf(one.at, place)])]);
-    const name = spec.bars ? spec.x.names[over] : short(place, 6);
+    const name = spec.bars ? spec.x.names[over] : Math.round(place).toLocaleString("en-US");
     return { name: `${spec.x.label} ${name}`, rows, left: x.at(place), top: box.top };
   }
 

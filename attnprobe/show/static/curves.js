@@ -23,7 +23,7 @@ export function curveSpec({ measure, found, item, alike, length, bins, colours }
   const others = rowsOfHeads(found, alike, length);
   const bold = own.length ? [line(own, ownAt, bins, { name: item.label, colour: colours.first, width: 2, band: own.length > bins, told: true })] : [];
   const mean = others.rows.length > 1 ? [line(meanOfRows(others.rows), others.at, MEAN, { name: `mean of ${others.rows.length} heads`, colour: colours.second, width: 2, told: true })] : [];
-  const alpha = Math.max(0.05, Math.min(0.4, 10 / others.rows.length));
+  const alpha = Math.max(0.02, Math.min(0.4, 10 / others.rows.length));
   const thin = others.rows.filter((_, i) => alike[others.which[i]] !== item).map((one) => line(one, others.at, THIN, { colour: colours.faint, width: 1, alpha }));
   const shown = bold.flatMap((one) => (one.band ? [one.low, one.high] : [one.mean]));
   const limits = extent(...[...thin, ...mean].map((one) => one.mean), ...shown, [0]);
