@@ -55,6 +55,7 @@ export function linesView(app) {
       hover(position) {
         if (position === hovered || !isActive()) return;
         hovered = position;
+        mark();
         ask();
       },
       pick(position) {
@@ -172,11 +173,18 @@ export function linesView(app) {
     more.disabled = windowSize(app.state.span) >= Math.min(LONGEST, chosen.length);
   }
 
-  function paint() {
-    for (const one of Object.values(blocks)) one.paint(() => null);
+  /** Mark the token that is looked at; what is shown of another one is pale until the answer is here. */
+  function mark() {
     const at = chosenAt();
     active().mark("ap-current", [at]);
     active().choose(app.state[now().chosen.name]);
+    element.classList.toggle("ap-waiting", answer !== null && answer.at !== at);
+    return at;
+  }
+
+  function paint() {
+    const at = mark();
+    for (const one of Object.values(blocks)) if (answer === null || one !== target()) one.paint(() => null);
     if (answer === null) {
       replace(notes);
       scale.update(0, app.colours());
@@ -199,7 +207,7 @@ export function linesView(app) {
     const found = parts(answer.weights, position, start, stop);
     const best = largest(answer.weights, 8).map((index) => ({ at: position(index), weight: answer.weights[index] }));
     const name = (one) => inQuotes(tokensOf(now().others).at(one.at));
-    replace(notes, chips({ parts: found, best, name, jump, at: answer.at, single: single(), back: () => jumpBack(answer.at), outside: isOutside(answer.at) }));
+    replace(notes, chips({ parts: found, best, name, jump, back: () => jumpBack(at), outside: isOutside(at) }));
     scale.update(most, app.colours());
     redraw();
   }

@@ -2,6 +2,7 @@
 
 import { createApp } from "./app.js";
 import { h, replace } from "./dom.js";
+import { completed } from "./held.js";
 import { commSource, fileSource, httpSource } from "./source.js";
 import { changed, START } from "./state.js";
 
@@ -22,7 +23,7 @@ export function mountPage(element) {
 
 /** In an HTML file, with the answers that it holds. */
 export function mountFile(element, answers) {
-  return mount(element, fileSource(answers), { link: true });
+  return mount(element, completed(fileSource(answers)), { link: true });
 }
 
 /** In a notebook: the state is a trait of the widget, so Python sees it and can set it. */

@@ -31,11 +31,12 @@ export function createMap(app, { places, title = () => "" }) {
   const picture = h("canvas", { class: "ap-map-canvas" });
   const ink = h("canvas", { class: "ap-map-canvas" });
   const note = h("p", { class: "ap-map-note ap-note", hidden: true });
+  const loading = h("div", { class: "ap-map-loading", hidden: true });
   const help = h("span", { class: "ap-hidden", id: `ap-help-${Math.random().toString(36).slice(2)}`, text: HELP });
   const stage = h(
     "div",
     { class: "ap-map-stage", tabIndex: 0, role: "application", "aria-roledescription": "zoomable map", "aria-describedby": help.id },
-    picture, ink, note,
+    picture, ink, note, loading,
   );
   const live = h("div", { class: "ap-hidden", "aria-live": "polite" });
   const readout = h("div", { class: "ap-map-readout" });
@@ -79,7 +80,9 @@ export function createMap(app, { places, title = () => "" }) {
     const drawn = drawing.draw(pictures, { view: now, shape, tokens, cross, box: hands.box ?? state.box, state, signed, colours: colours(), weightAt });
     Object.assign(counts, { missing: drawn.missing, level: drawn.level });
     say(facts, pictureText({ ...drawn, pixels: now.pixels, how: state.how, infos, signed, skip: state.skip }));
-    readout.textContent = cross ? crossAt(cross) : "point at a weight; wheel or pinch to zoom, drag to move";
+    loading.hidden = !drawn.missing;
+    loading.textContent = `loading ${drawn.missing}`;
+    readout.textContent = cross ? crossAt(cross) : "point at a weight; wheel or pinch zooms, a drag moves, with shift it draws a box";
     wantExact(cross, weightAt ? visible(now, area(), shape) : null);
   }
 

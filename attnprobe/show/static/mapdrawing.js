@@ -24,7 +24,7 @@ export function mapDrawing(picture, ink) {
       canvas.width = Math.round(width * ratio);
       canvas.height = Math.round(height * ratio);
     }
-    profiles = Math.min(width, height) >= 360;
+    profiles = width >= 480 && height >= 360;
     const margin = profiles ? MARGIN : NARROW;
     drawing.ratio = ratio;
     drawing.origin = { x: margin.left, y: margin.top };

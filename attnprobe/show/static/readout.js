@@ -29,10 +29,10 @@ export function crossText({ cross, tokens, exact, cell, how, signed }) {
 
 /**
  * How the picture came about.
- * @param {object} options `level`, `absent`, `missing`, `pixels` of CSS a weight, `how`, `infos` answers of `head`, `signed`, `skip`
+ * @param {object} options `level`, `absent`, `pixels` of CSS a weight, `how`, `infos` answers of `head`, `signed`, `skip`
  * @returns {[string, string][]} texts, each with what it means
  */
-export function pictureText({ level, absent, missing, pixels, how, infos, signed, skip }) {
+export function pictureText({ level, absent, pixels, how, infos, signed, skip }) {
   const [info] = infos;
   const side = grouped(2 ** level);
   const pool = how === "mean" ? "mean" : "largest";
@@ -48,10 +48,9 @@ export function pictureText({ level, absent, missing, pixels, how, infos, signed
     parts.push([`rows sum to 1 within ${info.row_sum_error.toExponential(0)}`, info.sampled ? `Of ${grouped(info.sampled)} rows` : "Of all rows"]);
   }
   if (info.fidelity) parts.push([info.fidelity, "How near the weights are to the model's own"]);
-  if (signed) parts.push(["differences within the rounding of 16 bits are drawn as none", "2**-8 of the larger of the two"]);
+  if (signed) parts.push(["differences within the rounding of 16 bits are drawn as none", "1/128 of the larger of the two; the weight under the pointer is subtracted exactly"]);
   if (skip) parts.push(["first key hidden", "Its cells are striped"]);
   if (absent) parts.push(["finer levels are not in this file", "Open the run itself to see single weights"]);
-  if (missing) parts.push([`loading ${missing}`, "Patches that are still to come"]);
   return parts;
 }
 

@@ -1,0 +1,153 @@
+"""What an HTML file can hold of runs: the questions that it answers, the most wanted first."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+from attnprobe.errors import AttnprobeError
+from attnprobe.explorer.answering import Answering, Params, unpack
+from attnprobe.pyramid import PATCH, cells
+
+BAND = 1 << 16  # weights of one answer; held.js in the front end counts alike
+TOKENS = 256  # of one answer; tokens.js asks for these
+Question = tuple[str, Params]
+_Shown = tuple[Params, Sequence[int], int]  # a head's place, the shape of its map, and the coarsest level
+
+
+@dataclass(frozen=True)
+class Part:
+    """What is taken into a file as a whole, or left out.
+
+    Attributes
+    ----------
+    what
+        In words.
+    questions
+        That are answered.
+    kind
+        Of parts of one kind, each needs those before it; empty for what every file needs.
+    """
+
+    what: str
+    questions: Sequence[Question]
+    kind: str = ""
+
+
+def key_of(name: str, params: Params) -> str:
+    """A question as text, as ``written`` of ``source.js`` writes it."""
+    plain = [f"{quote(one, safe=_PLAIN)}={quote(str(params[one]), safe=_PLAIN)}" for one in sorted(params)]
+    return f"{name}?{'&'.join(plain)}"
+
+
+_PLAIN = "-_.!~*'()"  # what encodeURIComponent leaves alone
+
+
+@dataclass(frozen=True)
+class Contents:
+    """The parts of a file of some samples.
+
+    Attributes
+    ----------
+    answers
+        What answers.
+    samples
+        How many samples each run has; all are taken.
+    heads
+        Whose maps are taken, as site and number, of each run; all that have weights where None.
+    """
+
+    answers: Answering
+    samples: Sequence[int]
+    heads: Sequence[frozenset[tuple[str, int]]] | None = None
+
+    def parts(self) -> list[Part]:
+        """All parts, in the order in which they are taken as long as there is room."""
+        places = [{"run": run, "sample": sample} for run, count in enumerate(self.samples) for sample in range(count)]
+        every = [(place, self._head("sample", place)) for place in places]
+        maps = [one for place, found in every for one in self._maps(place, found)]
+        shown = [(place, head["shape"], head["last"]) for place, head, chosen in maps if chosen]
+        return [
+            Part("samples and tokens", [("runs", {}), *(one for pair in every for one in _facts(*pair))]),
+            Part("small pictures of all heads", [one for pair in every for one in _thumbnails(*pair, "max")]),
+            Part("what is known of each head", [("head", place) for place, _, _ in maps]),
+            *_levels(shown, "max"),
+            *(Part(f"{name} of every token", questions, name) for name, questions in _curves(every).items()),
+            Part("exact weights", [one for place, shape, _ in shown for one in _bands(place, shape)], "exact"),
+            Part("small pictures of means", [one for pair in every for one in _thumbnails(*pair, "mean")], "mean"),
+            *_levels(shown, "mean"),
+        ]
+
+    def _maps(self, place: dict[str, int], found: Mapping[str, Any]) -> Iterator[tuple[Params, dict[str, Any], bool]]:
+        """Every head with weights: its place, what is known of it, and whether its map is taken."""
+        chosen = None if self.heads is None else self.heads[place["run"]]
+        for site in found["sites"]:
+            for head in site["weights"]:
+                one = {**place, "site": site["key"], "head": head}
+                yield one, self._head("head", one), chosen is None or (site["key"], head) in chosen
+
+    def _head(self, name: str, params: Params) -> dict[str, Any]:
+        head, _ = unpack(self.answers.ask(name, params))
+        if "error" in head:
+            raise AttnprobeError(head["error"])
+        return head
+
+
+def _facts(place: Params, found: Mapping[str, Any]) -> Iterator[Question]:
+    yield "sample", place
+    yield "scores", place
+    for name, length in found["sequences"].items():
+        for start in range(0, length, TOKENS):
+            yield "tokens", {**place, "sequence": name, "start": start, "stop": min(length, start + TOKENS)}
+
+
+def _thumbnails(place: Params, found: Mapping[str, Any], how: str) -> Iterator[Question]:
+    for site in found["sites"]:
+        yield "thumbnails", {**place, "site": site["key"], "how": how}
+
+
+def _curves(every: Sequence[tuple[Params, Mapping[str, Any]]]) -> dict[str, list[Question]]:
+    """Measures with one axis, which are asked for of all heads at once."""
+    found: dict[str, list[Question]] = {}
+    for place, about in every:
+        for measure in about["measures"]:
+            if len(measure["axes"]) == 1:
+                found.setdefault(measure["name"], []).append(("stripes", {**place, "name": measure["name"]}))
+    return found
+
+
+def _top(shape: Sequence[int], last: int) -> int:
+    """The first level at which one patch shows the whole map, as the front end counts."""
+    return min((-(-max(*shape, 1) // PATCH) - 1).bit_length(), last)
+
+
+def _levels(shown: Sequence[_Shown], how: str) -> Iterator[Part]:
+    """Each map in one patch, and then finer and finer, of those that have so many weights."""
+    tops = [_top(shape, last) for _, shape, last in shown]
+    means = " of means" if how == "mean" else ""
+    whole = [
+        one for (place, shape, _), top in zip(shown, tops, strict=True) for one in _patches(place, shape, top, how)
+    ]
+    yield Part(f"maps{means}, in one picture each", whole, "mean" if how == "mean" else "")
+    for level in range(max(tops, default=0) - 1, -1, -1):
+        finer = [shown for shown, top in zip(shown, tops, strict=True) if level < top]
+        cell = "every weight" if level == 0 else f"cells of {1 << level} x {1 << level}"
+        questions = [one for place, shape, _ in finer for one in _patches(place, shape, level, how)]
+        yield Part(f"maps{means}, {cell}", questions, "mean" if how == "mean" else "maps")
+
+
+def _patches(place: Params, shape: Sequence[int], level: int, how: str) -> Iterator[Question]:
+    down, across = (-(-cells(length, level) // PATCH) for length in shape)
+    for y in range(down):
+        for x in range(across):
+            yield "patch", {**place, "level": level, "down": y, "across": x, "how": how}
+
+
+def _bands(place: Params, shape: Sequence[int]) -> Iterator[Question]:
+    """Whole rows, as many as one answer may have; all other exact numbers are told of these."""
+    queries, keys = shape
+    band = max(1, BAND // max(keys, 1))
+    if keys > BAND:
+        return
+    for top in range(0, queries, band):
+        yield "weights", {**place, "top": top, "bottom": min(top + band, queries), "left": 0, "right": keys}
