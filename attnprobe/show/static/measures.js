@@ -76,7 +76,10 @@ export function measuresView(app) {
     if (into.element.hidden) return;
     const mine = turn;
     const axis = measure.axes[0];
-    const found = await rowsOf(source, app.place(), axis, measure.name);
+    const found = await rowsOf(source, app.place(), axis, measure.name).catch((error) => {
+      if (mine === turn) into.element.hidden = true;
+      throw error;
+    });
     if (mine !== turn) return;
     const alike = heads.filter((one) => one.group === item.group);
     const site = app.site(item.site);
