@@ -28,6 +28,7 @@ export function scatterSpec({ heads, scores, x, y, here, several, colours, pick 
     if (one.label === undefined) [one.label, one.rank] = [one.item.label, rank];
   });
   points.sort((one, other) => Number(one.strong) - Number(other.strong)); // the chosen one is drawn last
+  const named = (kind) => ({ name: kind.name, colour: colourOf(kind) });
   const there = KINDS.filter((kind) => points.some((one) => one.kinds[0] === kind));
   return {
     title: `Heads by ${x} and ${y}`,
@@ -35,8 +36,8 @@ export function scatterSpec({ heads, scores, x, y, here, several, colours, pick 
     x: { kind: "linear", ...ends(padded(across)), label: titleOf(x, scores[x].unit) },
     y: { kind: "linear", ...ends(padded(up)), label: titleOf(y, scores[y].unit) },
     points,
-    guides: KINDS.flatMap((kind) => [...(kind.measure === x ? [{ x: kind.threshold }] : []), ...(kind.measure === y ? [{ y: kind.threshold }] : [])]),
-    legend: [...there.map((kind) => ({ name: kind.name, colour: colourOf(kind) })), ...(there.length ? [{ name: "other heads", colour: colours.faint }] : [])],
+    guides: [...KINDS.filter((one) => one.measure === x).map((one) => ({ x: one.threshold })), ...KINDS.filter((one) => one.measure === y).map((one) => ({ y: one.threshold }))],
+    legend: there.length ? [...there.map(named), { name: "other heads", colour: colours.faint }] : [],
     pick: ({ item }) => pick(item),
     table: { head: ["head", x, y], rows: points.slice(0, TOLD).map((one) => [one.name, spoken(one.x), spoken(one.y)]) },
   };
