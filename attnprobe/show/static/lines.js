@@ -38,8 +38,10 @@ export function linesView(app) {
   let hovered = null; // a position under the pointer, of the chosen side
   let answer = null; // {weights, ranges, at}: what is drawn
   let pending = 0;
+  let bringing = false; // the chosen token is brought into sight, again as tokens arrive, until somebody scrolls
 
   scroller.addEventListener("scroll", redraw, { passive: true });
+  for (const name of ["wheel", "pointerdown", "keydown"]) scroller.addEventListener(name, () => (bringing = false), { passive: true });
   new ResizeObserver(redraw).observe(frame);
 
   const now = () => sides(app.site(), app.state.toward);
@@ -278,7 +280,8 @@ export function linesView(app) {
     if (any(["run", "sample", "site", "head", "toward"])) answer = null;
     if (any(WEIGHTS)) ask();
     if (any(TEXT) || changed.has("colours") || changed.has("skip")) paint();
-    if (any(["run", "sample", "site", "shown"])) requestAnimationFrame(() => active().reveal(chosenAt(), scroller));
+    if (any(["run", "sample", "site", "shown"])) bringing = true;
+    if (bringing && any(["tokens", "site", "shown"])) requestAnimationFrame(() => bringing && active().reveal(chosenAt(), scroller));
   }
 
   /** Coming from a map that shows more than a stretch, the chosen token is in the text. */
