@@ -179,7 +179,7 @@ def test_a_box_ranks_the_head_first_that_looks_there(chromium: Any, urls: dict[s
     box = f"{needle.query},{needle.query + 1},{needle.key},{needle.key + 1}"
     with page(chromium, f"{urls['planted']}#view=map&site=h.1.attn&head=1&box={box}") as opened:
         settled(opened)
-        first = opened.locator(".ap-box-list > *").first
+        first = opened.locator(".ap-ranks li button").first
         assert "L0" in first.inner_text() and "H0" in first.inner_text()
         first.click()
         settled(opened)
