@@ -187,14 +187,15 @@ def test_a_box_ranks_the_head_first_that_looks_there(chromium: Any, urls: dict[s
 
 
 def test_a_head_minus_itself_is_nothing(chromium: Any, urls: dict[str, str]) -> None:
-    same = "view=compare&site=transformer.h.1.attn&head=2&mode=minus&other=0,0,{},transformer.h.1.attn"
-    with page(chromium, f"{urls['tale']}#{same.format(3)}", color_scheme="dark") as opened:
+    two = "view=compare&site=transformer.h.1.attn&head=2&mode=minus&other=0,0,3,transformer.h.1.attn"
+    with page(chromium, f"{urls['tale']}#{two}", color_scheme="dark") as opened:
         settled(opened)
-        other = max(opened.evaluate(SEEN))
+        other = opened.evaluate(SEEN)[0]
         opened.evaluate(f"() => {APP}.set({{ other: '0,0,2,transformer.h.1.attn' }})")
         settled(opened)
         opened.wait_for_timeout(300)
-        assert max(opened.evaluate(SEEN)) < other / 3
+        same = opened.evaluate(SEEN)[0]  # the map; beside it, another canvas has labels and lines
+        assert same == 1 and other > 100, (same, other)
 
 
 def test_it_fits_a_phone(chromium: Any, urls: dict[str, str]) -> None:
@@ -230,7 +231,7 @@ def test_a_run_that_grows_is_watched(chromium: Any, tmp_path: Path) -> None:
 
 def test_an_html_file_opens_without_a_network(chromium: Any, tale: Path, tmp_path: Path) -> None:
     file = tmp_path / "tale.html"
-    write_html(ap.open(tale), file)
+    write_html([ap.open(tale)], file)
     with page(chromium, "about:blank") as opened:
         asked: list[str] = []
         opened.on("request", lambda request: asked.append(request.url))
