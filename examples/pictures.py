@@ -31,10 +31,10 @@ def recorded() -> ap.Run:
 def heads(run: ap.Run) -> Any:
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(1, 2, figsize=(7, 3.3), layout="constrained")
+    figure, axes = plt.subplots(1, 2, figsize=(7, 3.1), layout="compressed")
     for ax, ((layer, head), title) in zip(axes, TELLING.items(), strict=True):
         run[layer, head].plot(ax)
-        ax.set_title(title)
+        ax.set_title(title, fontsize=9)
         ax.spines[["top", "right"]].set_visible(False)
     return figure
 

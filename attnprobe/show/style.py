@@ -104,8 +104,8 @@ def colormap(name: str) -> "Colormap":
 def small(ax: "Axes") -> None:
     """Text as small as on a figure of attnprobe's own, on axes that a user made."""
     for axis in (ax.xaxis, ax.yaxis):
-        axis.label.set_size(RC["axes.labelsize"])
-    ax.title.set_size(RC["axes.titlesize"])
+        axis.label.set_fontsize(RC["axes.labelsize"])
+    ax.title.set_fontsize(RC["axes.titlesize"])
     ax.tick_params(labelsize=RC["xtick.labelsize"])
 
 
