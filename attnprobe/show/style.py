@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from attnprobe.errors import AttnprobeError
-from attnprobe.show.colors import COLORS, table
+from attnprobe.show.colors import table
 
 if TYPE_CHECKING:
     from matplotlib.colors import Colormap
@@ -98,7 +98,7 @@ def colormap(name: str) -> "Colormap":
 
     rgb = table(name) / 255
     light_first = rgb if name == "difference" else rgb[::-1]
-    return ListedColormap(light_first, f"attnprobe_{name}", N=COLORS).with_extremes(bad="none")
+    return ListedColormap(light_first, f"attnprobe_{name}").with_extremes(bad="none")
 
 
 def literal(label: str) -> str:

@@ -66,6 +66,8 @@ test("encoder, decoder and cross-attention are groups with headings, one kind al
   assert.deepEqual(groups.map((group) => group.title), ["Encoder, self-attention", "Decoder, self-attention", "Decoder, cross-attention"]);
   assert.equal(groups[0].note, "2 layers, 6 heads");
   const layout = byPlace(groups, 900, 640);
+  assert.equal(new Set(layout.cells.map((cell) => cell.item.label)).size, 18);
+  assert.deepEqual([0, 6, 12].map((i) => layout.cells[i].item.label), ["enc L0H0", "dec L0H0", "x L0H0"]);
   assert.equal(layout.headings.length, 3);
   assert.ok(apart(layout));
   assert.ok(layout.headings[1].y >= layout.cells[5].y + layout.size);

@@ -23,20 +23,24 @@ export function groupsOf(sites) {
     group.sites.sort((one, other) => one.layer - other.layer);
     const heads = group.sites.reduce((sum, site) => sum + site.heads.length, 0);
     const name = `${group.kind}-attention`;
+    group.tag = groups.length === 1 ? "" : group.kind === "cross" ? "x " : parts > 1 ? `${group.part.slice(0, 3)} ` : "";
     group.title = parts > 1 ? `${capital(group.part)}, ${name}` : capital(name);
     group.note = `${counted(group.sites.length, "layer")}, ${counted(heads, "head")}`;
   }
   return groups;
 }
 
-/** Every head of some groups, in reading order. */
+/** Every head of some groups, in reading order; `label` tells those of one layer and number apart ("x L3H5"). */
 export function headsOf(groups) {
   return groups.flatMap((group) =>
     group.sites.flatMap((site) => {
       const drawn = new Set(site.weights);
       return [...site.heads]
         .sort((one, other) => one - other)
-        .map((head) => ({ site: site.key, layer: site.layer, head, name: `L${site.layer}H${head}`, group, weights: drawn.has(head) }));
+        .map((head) => {
+          const name = `L${site.layer}H${head}`;
+          return { site: site.key, layer: site.layer, head, name, label: group.tag + name, group, weights: drawn.has(head) };
+        });
     }),
   );
 }

@@ -28,11 +28,9 @@ export function kindList({ open, sort, point }) {
   function section(kind, heads, scores) {
     const score = (item) => scoreOf(scores, kind.measure, item.site, item.head);
     const found = heads.filter((item) => score(item) > kind.threshold).sort((one, other) => score(other) - score(one));
-    const several = new Set(found.map((item) => item.name)).size < found.length;
     const chips = found.slice(0, LISTED).map((item) => {
       const title = `${item.group.title}, ${item.name}: ${kind.measure} ${short(score(item), 2)}`;
-      const name = several && item.group.kind === "cross" ? `${item.name} cross` : item.name;
-      const chip = button(name, () => open(item), { class: "ap-chip", title });
+      const chip = button(item.label, () => open(item), { class: "ap-chip", title });
       for (const event of ["pointerenter", "focus"]) chip.addEventListener(event, () => point(item));
       for (const event of ["pointerleave", "blur"]) chip.addEventListener(event, () => point(null));
       return chip;

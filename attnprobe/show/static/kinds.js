@@ -2,13 +2,14 @@
 
 /**
  * Rare and telling ones first: in most models, most heads look at the first token. `colour` is a fill on which white
- * letters stand out, in a dark page as in a light one, and which colour-blind readers can tell from the others.
+ * letters stand out, in a dark page as in a light one, and which colour-blind readers can tell from the others; `bright`
+ * is its like for points and lines on a dark page.
  */
 export const KINDS = [
-  { name: "induction", letter: "I", measure: "induction", threshold: 0.4, meaning: "what followed the same token earlier", colour: "#b84a00" },
-  { name: "previous-token", letter: "P", measure: "previous", threshold: 0.4, meaning: "the token before", colour: "#0b66b0" },
-  { name: "duplicate", letter: "D", measure: "duplicate", threshold: 0.4, meaning: "the same token earlier", colour: "#00735a" },
-  { name: "first-token", letter: "F", measure: "first_mass(1)", threshold: 0.4, meaning: "the first token", colour: "#666b73" },
+  { name: "induction", letter: "I", measure: "induction", threshold: 0.4, meaning: "what followed the same token earlier", colour: "#b84a00", bright: "#f0894a" },
+  { name: "previous-token", letter: "P", measure: "previous", threshold: 0.4, meaning: "the token before", colour: "#0b66b0", bright: "#56b4e9" },
+  { name: "duplicate", letter: "D", measure: "duplicate", threshold: 0.4, meaning: "the same token earlier", colour: "#00735a", bright: "#2bc295" },
+  { name: "first-token", letter: "F", measure: "first_mass(1)", threshold: 0.4, meaning: "the first token", colour: "#7546b3", bright: "#b99bf0" },
 ];
 
 /** The kinds that can be told from what was measured. */
