@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { short } from "../../attnprobe/show/static/celltext.js";
+import { isLight, short } from "../../attnprobe/show/static/celltext.js";
+import { pack } from "../../attnprobe/show/static/lut.js";
 import { exactText, grouped, roughText } from "../../attnprobe/show/static/numbers.js";
 import { cut, stepOf } from "../../attnprobe/show/static/rulers.js";
 import { seeded } from "./checks.mjs";
@@ -42,6 +43,11 @@ test("numbers in cells are short", () => {
     assert.ok(short(value).length <= 6, short(value));
     assert.ok(Math.abs(Number(short(value)) - value) <= Math.max(0.0005, 0.5 * value), `${value}: ${short(value)}`);
   }
+});
+
+test("black is for light colours", () => {
+  for (const light of ["#ffffff", "#fcfdbf", "#fde725", "#fca50a"]) assert.equal(isLight(pack(light)), true, light);
+  for (const dark of ["#000004", "#440154", "#b73779", "#053061"]) assert.equal(isLight(pack(dark)), false, dark);
 });
 
 test("steps are round, have room, and are the smallest that do", () => {

@@ -25,7 +25,7 @@ export function createExact(source, { changed }) {
     source
       .ask("weights", { ...place, top, bottom, left, right })
       .then(({ values }) => (block.values = values))
-      .catch(() => (block.values = null)) // an HTML file does not hold them
+      .catch(() => (block.values = null)) // an HTML file does not hold all of them
       .finally(() => {
         waiting--;
         changed();

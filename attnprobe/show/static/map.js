@@ -80,6 +80,7 @@ export function createMap(app, { places, title = () => "" }) {
     const drawn = drawing.draw(pictures, { view: now, shape, tokens, cross, box: hands.box ?? state.box, state, signed, colours: colours(), weightAt });
     Object.assign(counts, { missing: drawn.missing, level: drawn.level });
     say(facts, pictureText({ ...drawn, pixels: now.pixels, how: state.how, infos, signed, skip: state.skip }));
+    noted(drawn.level === null ? "this file does not hold this map; open the run itself, or export more of it" : null);
     loading.hidden = !drawn.missing;
     loading.textContent = `loading ${drawn.missing}`;
     readout.textContent = cross ? crossAt(cross) : "point at a weight; wheel or pinch zooms, a drag moves, with shift it draws a box";
@@ -127,13 +128,17 @@ export function createMap(app, { places, title = () => "" }) {
 
   function subjectChanged() {
     const { error } = subjects;
-    note.hidden = !error;
-    note.textContent = error ?? "";
+    noted(error);
     picture.hidden = ink.hidden = Boolean(error);
     facts.hidden = readout.hidden = Boolean(error);
     if (subject()) pictures.subject = { ...subject(), how: app.state.how };
     stage.setAttribute("aria-label", [title() || subjects.title, sizeText()].filter(Boolean).join(", "));
     frame();
+  }
+
+  function noted(text) {
+    note.hidden = text === null;
+    note.textContent = text ?? "";
   }
 
   function sizeText() {

@@ -51,18 +51,18 @@ export function mapDrawing(picture, ink) {
     pen.beginPath();
     pen.rect(origin.x, origin.y, area.width, area.height);
     pen.clip();
-    if (weightAt) drawCells(pen, weightAt, at);
+    if (weightAt) drawCells(pen, weightAt, pictures.wordOf, at);
     drawLines(pen, state, colours.accent, at);
     if (cross) {
       drawLines(pen, cross, colours.ink, at, true);
-      drawCell(pen, cross, drawn.level, colours.ink, at);
+      drawCell(pen, cross, drawn.level ?? 0, colours.ink, at);
     }
     if (box) drawBox(pen, box, colours.accent, at);
     pen.restore();
     const small = minimapOf(view, area, shape, origin);
     if (small) drawMinimap(pen, small, pictures.whole, at);
     drawRulers(pen, { ...at, tokens, cross, chosen: state });
-    if (cross && profiles) {
+    if (cross && profiles && drawn.level !== null) {
       const { of } = pictures.subject;
       const find = (patch) => pictures.cache.get({ ...patch, of });
       const room = MARGIN.right - 10;

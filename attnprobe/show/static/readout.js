@@ -19,7 +19,7 @@ export function crossText({ cross, tokens, exact, cell, how, signed }) {
   const parts = [];
   if (typeof exact === "number") parts.push(exactText(exact));
   else if (cell?.level === 0) parts.push(Number.isNaN(cell.value) ? "not kept" : `about ${roughText(cell.value)}`);
-  else parts.push("…");
+  else parts.push(exact === null ? "the weight itself is not to be had here" : "…");
   if (cell?.level > 0) {
     const side = grouped(2 ** cell.level);
     parts.push(`${signed ? "difference of the " : ""}${how === "mean" ? "mean" : "largest"} of ${side} × ${side}: ${roughText(cell.value)}`);
@@ -30,10 +30,12 @@ export function crossText({ cross, tokens, exact, cell, how, signed }) {
 /**
  * How the picture came about.
  * @param {object} options `level`, `absent`, `pixels` of CSS a weight, `how`, `infos` answers of `head`, `signed`, `skip`
+ *   (`level` null: there is none)
  * @returns {[string, string][]} texts, each with what it means
  */
 export function pictureText({ level, absent, pixels, how, infos, signed, skip }) {
   const [info] = infos;
+  if (level === null) return [["this map is not in this file", "Open the run itself, or export more of it"]];
   const side = grouped(2 ** level);
   const pool = how === "mean" ? "mean" : "largest";
   const parts = [
