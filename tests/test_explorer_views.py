@@ -1,4 +1,4 @@
-"""The explorer in a real Chromium: every view of a model's run and of a long one, links, names that are markup, offline."""
+"""The explorer in a real Chromium: every view of two runs, links, names that are markup, runs that grow, files."""
 
 import time
 from collections.abc import Iterator
