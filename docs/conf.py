@@ -72,8 +72,10 @@ nb_ipywidgets_js: dict[str, dict[str, str]] = {}  # widgets' scripts would come 
 MADE = {"Measures", "SampleDataset", "TopK", "Weights"}
 
 
-def _hide(app: Sphinx, what: str, name: str, obj: Any, options: Any, *signature: str | None) -> Any:
-    return ("", None) if what == "class" and obj.__name__ not in MADE else None
+def _hide(app: Sphinx, what: str, name: str, obj: Any, options: Any, signature: str | None, returns: str | None) -> Any:
+    """Leave out how a class is made that nobody makes."""
+    hidden = signature is not None and what == "class" and obj.__name__ not in MADE
+    return ("", None) if hidden else None
 
 
 def _refuse_other_hosts(app: Sphinx, error: Exception | None) -> None:

@@ -60,7 +60,12 @@ class Explored:
     def texts(self, changes: Sequence[dict[str, Any]]) -> list[str]:
         question = {"changes": [{"sample": 1, "site": SELF, "head": 2, **one} for one in changes], **self.facts}
         done = subprocess.run(
-            [NODE, "python_lines.mjs"], cwd=FRONT, input=json.dumps(question), capture_output=True, text=True, timeout=60
+            [NODE, "python_lines.mjs"],
+            cwd=FRONT,
+            input=json.dumps(question),
+            capture_output=True,
+            text=True,
+            timeout=60,
         )
         assert done.returncode == 0, done.stderr
         texts: list[str] = json.loads(done.stdout)

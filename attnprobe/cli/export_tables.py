@@ -54,12 +54,12 @@ def table_of(run: Run, head: str | None, kind: str, look: Look, options: Mapping
         raise SelectionError(f"--rows and --columns are of a head's map, and not of the table {kind}; leave them out")
     if kind == "measures":
         measures = run.measures if options["sample"] is None else pick(run, options["sample"]).measures
-        return _texts(measures.select(options["kind"], options["part"]).to_pandas().reset_index())
+        return measures.select(options["kind"], options["part"]).to_pandas().reset_index()
     layer, number = parse_head(str(head), [site.key for site in run.sites])
     found: Head = pick(run, options["sample"])[layer, number]
     if kind == "row":
-        return _texts(_row(found, options["query"], look))
-    return _texts(_map(found, look) if kind == "map" else _top(found, options["limit"]))
+        return _row(found, options["query"], look)
+    return _map(found, look) if kind == "map" else _top(found, options["limit"])
 
 
 def _map(head: Head, look: Look) -> pd.DataFrame:
@@ -89,7 +89,8 @@ def _row(head: Head, query: str, look: Look) -> pd.DataFrame:
         within = range(head.shape[1])[look.columns]
         there = (keys >= within.start) & (keys < within.stop)
         weights, keys = weights[there], keys[there]
-    labels = [head.key_labels[key] for key in keys.tolist()]
+    names = head.key_labels
+    labels = [names[key] for key in keys.tolist()]
     return pd.DataFrame({"key": keys.astype(np.int64), "token": labels, "weight": weights.astype(np.float32)})
 
 
@@ -98,16 +99,6 @@ def _top(head: Head, limit: int) -> pd.DataFrame:
         return head.top(limit)
     ranked = head.topk.to_pandas().sort_values("weight", ascending=False, kind="stable")
     return ranked[:limit].drop(columns="rank").reset_index(drop=True)
-
-
-def _texts(table: pd.DataFrame) -> pd.DataFrame:
-    """The same with strings that a file can hold: half a surrogate pair is written as it is escaped in Python."""
-    texts = [name for name, dtype in table.dtypes.items() if not pd.api.types.is_numeric_dtype(dtype)]
-    return table.assign(**{str(name): table[name].map(_text) for name in texts}).rename(columns=_text)
-
-
-def _text(value: Any) -> Any:
-    return value.encode("utf-8", "backslashreplace").decode("utf-8") if isinstance(value, str) else value
 
 
 def save(table: pd.DataFrame, path: Path, name: str) -> None:

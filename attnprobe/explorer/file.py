@@ -6,6 +6,7 @@ import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from random import Random
 
 from attnprobe.errors import AttnprobeError, BudgetError, NotKept
 from attnprobe.explorer.answering import Answering, unpack
@@ -18,7 +19,7 @@ from attnprobe.sizes import format_bytes, parse_bytes
 
 MAX_SIZE = "20 MB"
 SAMPLES = 8  # that are taken where none are named
-PROBES = 8  # answers that the size of a part is estimated of
+PROBES = 32  # answers that the size of a part is estimated of
 LEVEL = 9  # of deflate
 START = (
     'explorer.mountFile(document.getElementById("explorer"), JSON.parse(document.getElementById("answers").text));\n'
@@ -166,7 +167,7 @@ def _heads(run: Run, heads: Sequence[HeadName]) -> frozenset[tuple[str, int]]:
 def _expected(answers: Answering, part: Part) -> int:
     """About how large the answers of a part are, of some of them."""
     count = len(part.questions)
-    some = sorted({i * (count - 1) // max(PROBES - 1, 1) for i in range(PROBES)} if count > PROBES else range(count))
+    some = Random(0).sample(range(count), min(count, PROBES))  # a pattern might meet the same side of every map
     found = _held(answers, Part(part.what, [part.questions[i] for i in some], part.kind))
     return sum(map(_size, found.items())) * count // len(some)
 

@@ -42,8 +42,8 @@ class Page:
 
     @property
     def size(self) -> int:
-        """Bytes without answers."""
-        return len(self.text({}).encode())
+        """Bytes without answers, of which there will be some: the last is followed by no comma."""
+        return len(self.text({}).encode()) - len(",")
 
     def text(self, held: Mapping[str, str]) -> str:
         """The page with its answers.

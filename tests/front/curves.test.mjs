@@ -79,7 +79,9 @@ test("heads are points by two measures, those without one of them are not; telli
   const spec = scatterSpec({ heads, scores: SCORES, x: "previous", y: "induction", here: heads[0], several: false, colours: COLOURS, pick: (item) => chosen.push(item) });
   assert.deepEqual(spec.points.map((one) => [one.name, one.x, one.y, one.label]), [["L0H1", 0.1, 0.6, "L0H1"], ["L0H0", 0.9, 0, "L0H0"]]);
   assert.deepEqual(spec.points.map((one) => one.strong), [false, true]);
-  assert.deepEqual([spec.x.low, spec.x.high, spec.y.label], [0, 1, "induction (share of a row)"]);
+  assert.deepEqual([spec.x.low, spec.y.low, spec.y.label], [0, 0, "induction (share of a row)"]);
+  assert.ok(spec.x.high > 0.9 && spec.x.high < 1 && spec.y.high > 0.6 && spec.y.high < 0.7);
+  assert.deepEqual(spec.guides, [{ x: 0.4 }, { y: 0.4 }]);
   assert.deepEqual(spec.legend.map((one) => one.name), ["induction", "previous-token", "other heads"]);
   spec.pick(spec.points[0]);
   assert.deepEqual(chosen, [heads[1]]);

@@ -31,6 +31,8 @@ test("144 heads are at a glance on a laptop's page, none over another", () => {
   assert.equal(layout.cells.length, 144);
   assert.ok(layout.width <= 900 && layout.height <= 640, `${layout.width} x ${layout.height}`);
   assert.ok(layout.size >= 44);
+  const marked = byPlace(groupsOf(sites(12, 12)), 900, 620, true);
+  assert.ok(marked.height <= 620 && marked.size >= 38, "with strips too");
   assert.ok(apart(layout));
   assert.deepEqual(layout.rows.map((row) => row.label), Array.from({ length: 12 }, (_, i) => `L${i}`));
 });

@@ -65,6 +65,13 @@ test("of a long sample all heads are means, and the chosen one is asked for exac
   assert.equal(rows.of.get(nameOf("a", 2)).length, 3);
 });
 
+test("what cannot be had exactly is shown as coarsely as it is there; what is not there at all is an error", async () => {
+  const { own } = await rowsOf(answering({ stripes: stripes(4), measure: new Error("not in this file") }), PLACE, "query", "entropy");
+  assert.deepEqual([[...own.values], own.coords], [[4, 5, 6], { start: 0, step: 4 }]);
+  const nothing = answering({ stripes: new Error("not in this file"), measure: new Error("not in this file") });
+  await assert.rejects(rowsOf(nothing, PLACE, "query", "entropy"), /not in this file/);
+});
+
 test("where all heads are too many to be read, there is the chosen one; where that has none, there are the others", async () => {
   const exact = { head: { coords: { query: { start: 0, step: 1 } } }, values: new Float32Array(7) };
   const alone = await rowsOf(answering({ stripes: new Error("more than are shown"), measure: exact }), PLACE, "query", "entropy");

@@ -101,3 +101,25 @@ test("what fails is said once and not asked for again", async () => {
   }
   assert.deepEqual([asked, said], [1, ["not kept"]]);
 });
+
+test("what is forgotten is not drawn, and asked for again; an answer on its way is of what was asked before", async () => {
+  const asked = [];
+  const waiting = [];
+  const source = { ask: (name, params) => (asked.push(params.run), new Promise((resolve) => waiting.push(resolve))) };
+  const answer = { head: { heads: [0], shape: [1, 1, 1] }, values: Uint16Array.from([bits(0.5)]) };
+  const settle = () => new Promise((resolve) => setTimeout(resolve));
+  let arrived = 0;
+  const held = thumbnails(source, { arrived: () => arrived++, failed: assert.fail });
+  held.want({ run: 0, sample: 0, how: "max" }, [cell("a")]);
+  held.forget();
+  held.want({ run: 1, sample: 0, how: "max" }, [cell("a")]);
+  waiting.shift()(answer);
+  await settle();
+  assert.deepEqual([asked, arrived, held.limits()], [[0, 1], 0, null]);
+  waiting.shift()(answer);
+  await settle();
+  assert.equal(arrived, 1);
+  assert.notEqual(held.limits(), null);
+  held.forget();
+  assert.equal(held.draw(null, { site: "a", head: 0 }, 0, 0, 10, null), false);
+});

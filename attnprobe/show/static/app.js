@@ -137,8 +137,9 @@ export async function createApp(element, answering, settings = {}) {
   function makeColours() {
     const dark = isDark();
     const { map, scale } = state;
-    const low = state.low ?? limits.low;
-    const high = Math.max(state.high ?? (scale === "log" ? limits.max : limits.high), low * 1.0001);
+    const [from, to] = scale === "row" ? [limits.low / limits.high, 1] : [limits.low, limits.high]; // of a row: shares of its largest
+    const low = state.low ?? from;
+    const high = Math.max(state.high ?? to, low * 1.0001);
     const style = getComputedStyle(root);
     return {
       table: makeLut({ map, scale, low, high, dark }),

@@ -32,7 +32,7 @@ function namesScale(names, from, to) {
   };
 }
 
-/** Limits with a little room, so that nothing lies on the frame; a share keeps its 0 and 1. */
+/** Limits with a little room, so that nothing lies on the frame; 0 and a share's 1 stay the ends that they are. */
 export function padded([low, high], share = 0.04) {
   const room = (high - low || Math.abs(high) || 1) * share;
   return [low === 0 ? 0 : low - room, high === 1 ? 1 : high + room];

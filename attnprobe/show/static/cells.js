@@ -9,8 +9,8 @@ const FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-
  * Draw what is seen of a layout, in pixels of the page.
  *
  * `view`: `{layout, shown (numbers of cells), left, top (scrolled), width, height}`. `how`: `{colours, picture(item, x,
- * y), valueOf(item), limits, fills (cells without weights have the colour of the value), captionOf(item), kindsOf(item),
- * current, focused, over (numbers of cells, or -1)}`.
+ * y) (draws it, or gives false), valueOf(item), limits (of these values), captionOf(item), kindsOf(item), current, focused,
+ * over (numbers of cells, or -1)}`.
  */
 export function drawCells(context, view, how) {
   const { layout, shown, left, top, width, height } = view;

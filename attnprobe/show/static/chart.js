@@ -2,7 +2,7 @@
 
 import { drawAxes, scaleOf } from "./axes.js";
 import { nearest } from "./binning.js";
-import { drawBars, drawLine, drawPoint, drawPoints } from "./chartmarks.js";
+import { drawBars, drawGuides, drawLine, drawPoint, drawPoints } from "./chartmarks.js";
 import { h, replace } from "./dom.js";
 import { short } from "./ticks.js";
 import { tooltip } from "./tooltip.js";
@@ -23,7 +23,7 @@ export function seriesColour(number, dark) {
  * `lines: [{name, at: [x], mean, low, high, colour, width, alpha, band, told}]` (arrays of equal length; NaN is a gap;
  * `told`: the pointer is told its numbers), `bars: [{name, values, colour}]` over a "names" axis,
  * `points: [{x, y, name, rows, colour, letter, strong, label}]` (`rows`: what a tooltip says).
- * `pick(point)`: a click or Enter on a point. `title`, `note`: above it. `table: {head, rows}`: the same in words.
+ * `guides: [{x}, {y}]`: dashed lines. `pick(point)`: a click or Enter on a point. `title`, `note`: above it. `table: {head, rows}`: the same in words.
  */
 export function chart() {
   const canvas = h("canvas", { tabIndex: 0, role: "img" });
@@ -85,6 +85,7 @@ export function chart() {
     drawBars(context, spec.bars ?? [], x, y);
     context.restore();
     places = (spec.points ?? []).map((one) => ({ x: x.at(one.x), y: y.at(one.y) }));
+    drawGuides(context, spec.guides ?? [], x, y, box, spec, colours);
     drawPoints(context, spec.points ?? [], places, box, colours);
     mark();
   }
@@ -149,7 +150,7 @@ export function chart() {
     const series = spec.bars ?? spec.lines.filter((one) => one.told).reverse();
     const place = spec.bars ? over : guide()[over];
     const rows = series.map((one) => [one.name, short(spec.bars ? one.values[over] : one.mean[nearestOf(one.at, place)])]);
-    const name = spec.bars ? spec.x.names[over] : short(place, 6);
+    const name = spec.bars ? spec.x.names[over] : Math.round(place).toLocaleString("en-US");
     return { name: `${spec.x.label} ${name}`, rows, left: x.at(place), top: box.top };
   }
 

@@ -43,6 +43,22 @@ export function drawBars(context, bars, x, y) {
   });
 }
 
+/** Dashed lines at places of one axis or the other, those that are on the paper. */
+export function drawGuides(context, guides, x, y, box, axes, colours) {
+  context.strokeStyle = colours.faint;
+  context.lineWidth = 1;
+  context.setLineDash([4, 4]);
+  for (const guide of guides) {
+    const [axis, value] = guide.x === undefined ? [axes.y, guide.y] : [axes.x, guide.x];
+    if (!(value >= axis.low && value <= axis.high)) continue;
+    context.beginPath();
+    context.moveTo(guide.x === undefined ? box.left : x.at(value), guide.x === undefined ? y.at(value) : box.top);
+    context.lineTo(guide.x === undefined ? box.right : x.at(value), guide.x === undefined ? y.at(value) : box.bottom);
+    context.stroke();
+  }
+  context.setLineDash([]);
+}
+
 /** One point; with an edge where it is chosen or pointed at. */
 export function drawPoint(context, { colour }, { x, y }, radius, edge) {
   context.beginPath();
@@ -71,7 +87,8 @@ export function drawPoints(context, points, places, box, colours) {
     // to the right, to the left, above, below: where it is on the paper and lies on no other
     const tries = [[x + 9, y], [x - 9 - wide, y], [x - wide / 2, y - 14], [x + 4, y - 14], [x - 4 - wide, y - 14], [x - wide / 2, y + 14]];
     const boxes = tries.map(([left, middle]) => ({ left: left - 2, right: left + wide + 2, top: middle - 7, bottom: middle + 7 }));
-    const mine = boxes.find((one) => one.left > box.left && one.right < box.right + 8 && one.top > box.top - 8 && one.bottom < box.bottom && !taken.some((other) => touch(one, other)));
+    const inside = (one) => one.left > box.left && one.right < box.right + 8 && one.top > box.top - 8 && one.bottom < box.bottom;
+    const mine = boxes.find((one) => inside(one) && !taken.some((other) => touch(one, other)));
     if (!mine) continue;
     taken.push(mine);
     context.fillText(label, mine.left + 2, (mine.top + mine.bottom) / 2);

@@ -21,10 +21,17 @@ export function curveSpec({ measure, found, item, alike, length, bins, colours }
   };
   const { values: own, at: ownAt } = cut(found.own?.values ?? [], found.own?.coords, length);
   const others = rowsOfHeads(found, alike, length);
-  const bold = own.length ? [line(own, ownAt, bins, { name: item.label, colour: colours.first, width: 2, band: own.length > bins, told: true })] : [];
-  const mean = others.rows.length > 1 ? [line(meanOfRows(others.rows), others.at, MEAN, { name: `mean of ${others.rows.length} heads`, colour: colours.second, width: 2, told: true })] : [];
-  const alpha = Math.max(0.05, Math.min(0.4, 10 / others.rows.length));
-  const thin = others.rows.filter((_, i) => alike[others.which[i]] !== item).map((one) => line(one, others.at, THIN, { colour: colours.faint, width: 1, alpha }));
+  const [bold, mean] = [[], []];
+  if (own.length) {
+    bold.push(line(own, ownAt, bins, { name: item.label, colour: colours.first, width: 2, band: own.length > bins, told: true }));
+  }
+  if (others.rows.length > 1) {
+    const more = { name: meanName(others.rows.length), colour: colours.second, width: 2, told: true };
+    mean.push(line(meanOfRows(others.rows), others.at, MEAN, more));
+  }
+  const alpha = Math.max(0.02, Math.min(0.4, 10 / others.rows.length));
+  const rest = others.rows.filter((_, i) => alike[others.which[i]] !== item);
+  const thin = rest.map((one) => line(one, others.at, THIN, { colour: colours.faint, width: 1, alpha }));
   const shown = bold.flatMap((one) => (one.band ? [one.low, one.high] : [one.mean]));
   const limits = extent(...[...thin, ...mean].map((one) => one.mean), ...shown, [0]);
   const ends = [...bold, ...mean].map((one) => one.at).filter((at) => at.length);
@@ -47,7 +54,7 @@ export function histogramSpec({ found, item, alike, colours }) {
   const names = coordinates(found.own?.coords ?? found.rows?.coords, own.length || mean.length).map(binName);
   const bars = [];
   if (own.length) bars.push({ name: item.label, values: own, colour: colours.first });
-  if (rows.length > 1) bars.push({ name: `mean of ${rows.length} heads`, values: mean, colour: colours.second });
+  if (rows.length > 1) bars.push({ name: meanName(rows.length), values: mean, colour: colours.second });
   return {
     title: "How far away a head looks",
     note: own.length ? "" : `not recorded of ${item.label}`,
@@ -71,6 +78,10 @@ function cut(values, coords, length) {
   const at = coordinates(coords, values.length);
   const count = at.findIndex((one) => one >= length);
   return count < 0 ? { values, at } : { values: values.slice(0, count), at: at.slice(0, count) };
+}
+
+function meanName(heads) {
+  return `mean of ${heads.toLocaleString("en-US")} heads`;
 }
 
 function limitsOf([low, high]) {

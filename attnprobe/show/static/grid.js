@@ -4,7 +4,7 @@ export const GAP = 4;
 export const GUTTER = 44; // left of the rows, for layer numbers
 export const HEADER = 20; // above the columns, for head numbers
 const HEADING = 30; // above a group
-const [SMALLEST, COMFORTABLE, LARGEST] = [24, 44, 120];
+const [SMALLEST, ENOUGH, COMFORTABLE, LARGEST] = [24, 38, 44, 120]; // sides of cells; ENOUGH if then everything is seen at once
 const STRIP = 8; // below a picture, for the colour and length of a measure
 const CAPTION = 28; // below a picture by rank: name and number
 
@@ -100,7 +100,7 @@ export function byRank(heads, width, height, strip = false) {
   const below = (strip ? STRIP : 0) + CAPTION;
   const room = Math.max(COMFORTABLE + GAP, width - GAP);
   let size = COMFORTABLE;
-  for (let larger = LARGEST; larger > COMFORTABLE; larger -= 2) {
+  for (let larger = LARGEST; larger >= ENOUGH + 2; larger -= 2) {
     const across = Math.floor(room / (larger + GAP));
     if (across && Math.ceil(heads.length / across) * (larger + below + GAP) + GAP <= height) {
       size = larger;
@@ -160,7 +160,7 @@ export function moved(layout, from, key, control = false) {
 
 function fitted(across, down) {
   const fit = Math.floor(Math.min(across, down));
-  const roomy = fit >= COMFORTABLE ? fit : Math.max(fit, Math.min(COMFORTABLE, Math.floor(across)));
+  const roomy = fit >= ENOUGH ? fit : Math.max(fit, Math.min(COMFORTABLE, Math.floor(across)));
   return Math.max(SMALLEST, Math.min(LARGEST, roomy));
 }
 

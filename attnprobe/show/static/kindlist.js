@@ -36,12 +36,15 @@ export function kindList({ open, sort, point }) {
       return chip;
     });
     if (found.length > LISTED) {
-      chips.push(button(`all ${found.length.toLocaleString("en-US")}`, () => sort(kind.measure), { class: "ap-chip ap-more", title: `Sort by ${kind.measure}` }));
+      const all = `all ${found.length.toLocaleString("en-US")}`;
+      chips.push(button(all, () => sort(kind.measure), { class: "ap-chip ap-more", title: `Sort by ${kind.measure}` }));
     }
+    const letter = h("i", { text: kind.letter, style: { background: kind.colour } });
+    const count = h("span", { class: "ap-faint", text: ` ${found.length.toLocaleString("en-US")}` });
     return h(
       "section",
       {},
-      h("h3", {}, h("i", { text: kind.letter, style: { background: kind.colour } }), kind.name, h("span", { class: "ap-faint", text: ` ${found.length.toLocaleString("en-US")}` })),
+      h("h3", {}, letter, kind.name, count),
       h("p", { class: "ap-faint", text: `look at ${kind.meaning}` }),
       found.length ? h("div", { class: "ap-chips" }, chips) : null,
     );

@@ -1,6 +1,6 @@
 /** Lines from a token to the tokens that it attends to, in running text, at any length of the sample. */
 
-import { drawLines } from "./arcs.js";
+import { drawLines, edgeOf, gutterOf } from "./arcs.js";
 import { attended, sides } from "./attended.js";
 import { button, h, replace } from "./dom.js";
 import { latest } from "./latest.js";
@@ -38,8 +38,10 @@ export function linesView(app) {
   let hovered = null; // a position under the pointer, of the chosen side
   let answer = null; // {weights, ranges, at}: what is drawn
   let pending = 0;
+  let bringing = false; // the chosen token is brought into sight, again as tokens arrive, until somebody scrolls
 
   scroller.addEventListener("scroll", redraw, { passive: true });
+  for (const name of ["wheel", "pointerdown", "keydown"]) scroller.addEventListener(name, () => (bringing = false), { passive: true });
   new ResizeObserver(redraw).observe(frame);
 
   const now = () => sides(app.site(), app.state.toward);
@@ -248,24 +250,11 @@ export function linesView(app) {
     const best = largest(answer.weights, LINES, first, past, skipped);
     const position = positionIn(answer.ranges);
     const most = answer.weights[best[0]] ?? 0;
-    const from = active().rectOf(answer.at) ?? edge(box, answer.at < active().start);
-    const between = gutter();
+    const from = active().rectOf(answer.at) ?? edgeOf(box, answer.at < active().start);
+    const between = single() ? null : gutterOf(...[blocks.query, blocks.key].map((one) => one.element.getBoundingClientRect()));
     return best
       .map((index) => ({ from, to: goal.rectOf(position(index)), share: answer.weights[index] / most, gutter: between, at: position(index) }))
       .filter(({ to, share, at }) => to !== null && share > 0.02 && !(single() && at === answer.at));
-  }
-
-  const edge = (box, above) => {
-    const y = above ? box.top : box.bottom;
-    const x = (box.left + box.right) / 2;
-    return { left: x, right: x, top: y, bottom: y };
-  };
-
-  /** Between two blocks beside each other: its left and right side on the screen; null where there is none. */
-  function gutter() {
-    if (single()) return null;
-    const [left, right] = [blocks.query, blocks.key].map((one) => one.element.getBoundingClientRect());
-    return right.left >= left.right ? [left.right, right.left] : null;
   }
 
   const TEXT = ["run", "sample", "site", "head", "row", "column", "span", "toward", "query", "key", "tokens", "data", "shown"];
@@ -273,16 +262,22 @@ export function linesView(app) {
 
   function update(changed) {
     const any = (names) => names.some((name) => changed.has(name));
+    if (app.site() === null) {
+      note.textContent = "nothing was kept of this sample";
+      return;
+    }
     choice.update();
     if (any(TEXT)) showText();
     if (any(["run", "sample", "site", "head", "toward"])) answer = null;
     if (any(WEIGHTS)) ask();
     if (any(TEXT) || changed.has("colours") || changed.has("skip")) paint();
-    if (any(["run", "sample", "site", "shown"])) requestAnimationFrame(() => active().reveal(chosenAt(), scroller));
+    if (any(["run", "sample", "site", "shown"])) bringing = true;
+    if (bringing && any(["tokens", "site", "shown"])) requestAnimationFrame(() => bringing && active().reveal(chosenAt(), scroller));
   }
 
   /** Coming from a map that shows more than a stretch, the chosen token is in the text. */
   function show() {
+    if (app.site() === null) return;
     const { chosen } = now();
     const { span, [chosen.name]: at } = app.state;
     if (at !== null && isOutside(at) && (span === null || span > LONGEST)) app.set({ [chosen.centre]: at });

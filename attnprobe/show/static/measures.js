@@ -8,7 +8,7 @@ import { scatterSpec } from "./scatter.js";
 import { curveMeasures, pick, remembering, rowsOf } from "./series.js";
 
 const NONE = 'No measures were recorded. Record them with measures="default" in Python, or --keep measures on the command line.';
-const CONCERNS = ["run", "sample", "site", "head", "curve", "x", "y", "colours", "data", "shown"];
+const CONCERNS = ["run", "sample", "site", "head", "curve", "x", "y", "colours", "shown"];
 
 export function measuresView(app) {
   const curve = select([], "", (value) => app.set({ curve: value }), { name: "curve" });
@@ -76,7 +76,10 @@ export function measuresView(app) {
     if (into.element.hidden) return;
     const mine = turn;
     const axis = measure.axes[0];
-    const found = await rowsOf(source, app.place(), axis, measure.name);
+    const found = await rowsOf(source, app.place(), axis, measure.name).catch((error) => {
+      if (mine === turn) into.element.hidden = true;
+      throw error;
+    });
     if (mine !== turn) return;
     const alike = heads.filter((one) => one.group === item.group);
     const site = app.site(item.site);
@@ -107,9 +110,9 @@ export function measuresView(app) {
     if (mine === sample) scores = found;
   }
 
-  async function draw(changed) {
+  async function draw() {
     turn++;
-    if (app.sample !== sample || changed.has("data")) await load();
+    if (app.sample !== sample) await load();
     if (scores === null) return; // another sample is on its way
     controls();
     const curveOf = curveMeasures(sample).find((one) => one.name === chosen().curve);
@@ -118,7 +121,7 @@ export function measuresView(app) {
   }
 
   function update(changed) {
-    if (CONCERNS.some((name) => changed.has(name))) draw(changed).catch(app.onError);
+    if (CONCERNS.some((name) => changed.has(name))) draw().catch(app.onError);
   }
 
   return { element, show() {}, hide() {}, update };

@@ -19,12 +19,18 @@ export function overviewView(app) {
   const stage = h("div", { class: "ap-stage" }, scroller);
   const live = h("div", { class: "ap-hidden", "aria-live": "polite" });
   const sort = select([], "", (value) => app.set({ sort: value }), { name: "sort" });
-  const turn = button("", () => app.set({ sort: flipped(app.state.sort) }), { title: "The other way round", "aria-label": "largest or smallest first" });
+  const turn = button("", () => app.set({ sort: flipped(app.state.sort) }), { title: "The other way round" });
   const color = select([], "", (value) => app.set({ color: value }), { name: "color" });
   const legend = h("span", { class: "ap-scale" });
   const weights = h("span", { class: "ap-scale", title: "The weights of the pictures" });
-  const bar = h("div", { class: "ap-tools" }, labelled("order", sort), turn, labelled("mark by", color, "A strip below each head"), legend, h("span", { class: "ap-push" }), weights);
-  const kinds = kindList({ open, sort: (measure) => app.set({ sort: measure }), point: (item) => aim(item ? numberOf(item.site, item.head) : -1, true) });
+  const marks = labelled("mark by", color, "A strip below each head");
+  const push = h("span", { class: "ap-push" });
+  const bar = h("div", { class: "ap-tools" }, labelled("order", sort), turn, marks, legend, push, weights);
+  const kinds = kindList({
+    open,
+    sort: (measure) => app.set({ sort: measure }),
+    point: (item) => aim(item ? numberOf(item.site, item.head) : -1, true),
+  });
   const element = h("div", { class: "ap-overview" }, bar, h("div", { class: "ap-split" }, stage, kinds.element), live);
   const tip = tooltip(stage);
   const pictures = thumbnails(app.source, { arrived: paint, failed });
@@ -141,6 +147,12 @@ export function overviewView(app) {
     paint();
   }
 
+  /** The measure of the cells that have nothing but measures: what is sorted by, else a kind's, else any. */
+  function filling(sorted) {
+    if (!scores) return "";
+    return Object.hasOwn(scores, sorted) ? sorted : (measuredKinds(scores)[0]?.measure ?? Object.keys(scores)[0] ?? "");
+  }
+
   /**
    * Colours for the pictures of all heads: by limits of their own, since those of one head are no others'. A limit that
    * a person set holds here too; by row is not seen in a picture this small, and is drawn as log.
@@ -195,10 +207,10 @@ export function overviewView(app) {
     context.setTransform(ratio, 0, 0, ratio, 0, 0);
     const style = getComputedStyle(app.element);
     const custom = (name) => style.getPropertyValue(name).trim();
-    const colours = { ...app.colours(), table: tableOf(), line: custom("--ap-line"), panel: custom("--ap-panel"), faint: custom("--ap-faint"), accent: custom("--ap-accent") };
+    const colours = { ...app.colours(), table: tableOf(), line: custom("--ap-line"), panel: custom("--ap-panel") };
     const shown = visible(layout, left, top, left + width, top + height);
     const [measure] = sortOf(app.state.sort);
-    const by = marked() || (scores && Object.hasOwn(scores, measure) ? measure : (scores && (measuredKinds(scores)[0]?.measure ?? Object.keys(scores)[0])) || "");
+    const by = marked() || filling(measure);
     const pixels = Math.round(layout.size * ratio);
     const { run, how } = app.state;
     drawCells(context, { layout, shown, left, top, width, height }, {
@@ -262,11 +274,9 @@ export function overviewView(app) {
   }
 
   function update(changed) {
-    if (app.sample !== sample || changed.has("data")) load();
-    if (["sort", "color", "run", "sample", "data", "shown"].some((name) => changed.has(name))) {
-      controls();
-      arrange();
-    }
+    if (app.sample !== sample) load();
+    if (["sort", "color", "run", "sample", "colours", "shown"].some((name) => changed.has(name))) controls();
+    if (["sort", "color", "run", "sample", "shown"].some((name) => changed.has(name))) arrange();
     paint();
   }
 

@@ -23,8 +23,13 @@ export async function rowsOf(source, place, axis, name) {
   const mine = rows?.of.get(nameOf(site, head));
   if (mine && rows.covers === 1) return { rows, own: { values: mine, coords: rows.coords } };
   if (rows && !mine) return { rows, own: null };
-  const { head: told, values } = await source.ask("measure", { run, sample, site, head, name });
-  return { rows, own: { values, coords: told.coords[axis] } };
+  try {
+    const { head: told, values } = await source.ask("measure", { run, sample, site, head, name });
+    return { rows, own: { values, coords: told.coords[axis] } };
+  } catch (error) {
+    if (!mine) throw error;
+    return { rows, own: { values: mine, coords: rows.coords } }; // such as in a file, which does not hold everything
+  }
 }
 
 const read = (axis) => ({ head, values }) => {

@@ -199,6 +199,10 @@ export function tableView(app) {
 
   function update(changed) {
     const any = (names) => names.some((name) => changed.has(name));
+    if (app.site() === null) {
+      refused(new Error("nothing was kept of this sample"));
+      return;
+    }
     choice.update();
     if (any(["run", "sample", "site", "head", "toward"])) answer = null;
     if (any(WEIGHTS)) ask();

@@ -72,16 +72,19 @@ export function thumbnails(source, { arrived, failed }) {
   let where = null; // {run, sample, how} of what is held
   let sites = new Map(); // site -> {values, down, across, placeOf, sheet}, or null where there is no picture
   let [asking, seen] = [false, []];
-  let spread = null;
+  let spread = new Uint32Array(NAN + 1); // how many cells have each pattern of bits
 
   function want(place, cells) {
     if (where === null || ["run", "sample", "how"].some((name) => where[name] !== place[name])) {
+      forget();
       where = place;
-      sites = new Map();
-      spread = new Uint32Array(NAN + 1);
     }
     seen = cells;
     next();
+  }
+
+  function forget() {
+    [where, sites, spread] = [null, new Map(), new Uint32Array(NAN + 1)];
   }
 
   async function next() {
@@ -116,7 +119,7 @@ export function thumbnails(source, { arrived, failed }) {
     return true;
   }
 
-  return { want, draw, limits: () => (spread === null ? null : limitsOf(spread)), forget: () => (where = null) };
+  return { want, draw, limits: () => limitsOf(spread), forget };
 }
 
 /**
