@@ -8,7 +8,7 @@ PY := .venv/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check install --quiet -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench clean
+.PHONY: help demo test check docs bench clean
 # Two targets at once would fill one .venv at once.
 .NOTPARALLEL:
 
@@ -26,17 +26,21 @@ check: .venv/.dev ## format, lint, types; changes nothing
 	@$(PY) -m ruff check .
 	@$(PY) -m mypy
 
+docs: .venv/.docs ## the site, its notebooks run: docs/_build/html/index.html
+	@$(PY) -m sphinx -W --keep-going -q -j auto -d docs/_build/doctrees docs docs/_build/html $(ARGS)
+	@echo "docs/_build/html/index.html"
+
 bench: .venv/.dev ## the benchmarks; writes benchmarks/out/
 	@$(PY) -m benchmarks $(ARGS)
 
 clean: ## remove caches and builds; .venv, runs/ and benchmarks/out/ stay
-	@rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	@rm -rf build dist docs/_build .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	@find . -path ./.venv -prune -o -name __pycache__ -type d -exec rm -rf {} +
 
-# .venv/.plots and .venv/.dev: stamps, one for each set of extras. Editable, so that only new requirements need a new
-# install, and so that the two cannot overwrite each other. Hatchling comes with torch, ahead of the package, because
+# .venv/.plots, .venv/.dev, .venv/.docs: stamps, one for each set of extras. Editable, so that only new requirements
+# need a new install, and so that none overwrites another. Hatchling comes with torch, ahead of the package, because
 # pip would take an unpinned one to build it.
-.venv/.plots .venv/.dev: pyproject.toml constraints.txt
+.venv/.plots .venv/.dev .venv/.docs: pyproject.toml constraints.txt
 	@$(usable) || { rm -rf .venv; $(find-python) && $(PYTHON) -m venv .venv; } || { rm -rf .venv; exit 1; }
 	@touch .venv/.unfinished
 	@echo "installing attnprobe[$(@:.venv/.%=%)] into .venv, the first time for some minutes"

@@ -78,7 +78,7 @@ class TokenSequence:
     tokens
         Strings as the tokenizer shows them (``Ġexplore``), or None.
     texts
-        The same as text (`` explore``), or None.
+        The same as text (``" explore"``), or None.
     positions
         Position ids that the model was given, or None where they count from 0.
     """

@@ -7,14 +7,16 @@ from functools import cached_property
 import numpy as np
 
 from attnprobe.arrays import fill
+from attnprobe.codes import as_float32
 from attnprobe.errors import SelectionError
 from attnprobe.fields import Field, Piece
 from attnprobe.held import Held
 from attnprobe.maps import Map, own_pieces
 from attnprobe.pyramid import HOWS, LAST, PATCH, cells, level_of
 from attnprobe.shapes import Bool, Float, Int
+from attnprobe.store.cells import pool
 
-AT_ONCE = 4 << 20  # weights that are pooled together
+AT_ONCE = 1 << 20  # weights that are pooled together: what comes of them stays in cache
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +48,7 @@ class Levels:
         return tuple(sorted(level for one, level in self._kept if one == how))
 
     @cached_property
-    def _rows(self) -> Int[np.ndarray, " row"]:
+    def rows(self) -> Int[np.ndarray, " row"]:
         """Positions of the rows that were kept; a viewer asks for many patches."""
         return np.asarray(self.map.kept, np.int64)
 
@@ -124,7 +126,7 @@ class Levels:
         kept = self._columns(level)
         low, high = (min(max(one - across.start, 0), len(across)) for one in (kept.start, kept.stop))
         wanted = np.array([self.map.number]), np.arange(down.start, down.stop), np.arange(across.start, across.stop)
-        missing = np.isin(wanted[1], self._rows >> level)
+        missing = np.isin(wanted[1], self.rows >> level)
         for patches in reversed(self._kept[how, level]):  # what was named first is written last
             for rows in patches.rows(down):
                 values[0, rows, low:high], missing[rows] = 0, False
@@ -140,23 +142,21 @@ class Levels:
         size = 1 << level
         kept = self._columns(level)
         own = range(max(across.start, kept.start), min(across.stop, kept.stop))
-        every = self._rows
+        every = self.rows
         if not own or not len(every):
             return values
         columns = range(max(own.start * size, self.map.kept_keys.start), min(own.stop * size, self.map.kept_keys.stop))
-        bounds = np.maximum(np.asarray(own) * size, columns.start) - columns.start
-        pool = np.maximum if how == "max" else np.add
         height = max(1, AT_ONCE // (size * len(columns)))
         for first in range(0, len(down), height):
             part = down[first : first + height]
             rows = every[np.searchsorted(every, part.start * size) : np.searchsorted(every, part.stop * size)]
             if not len(rows):
                 continue
-            there, begins, counts = np.unique(rows // size, return_index=True, return_counts=True)
-            weights = self.map.read(rows.tolist(), columns).astype(np.float32, copy=False)
-            pooled = pool.reduceat(pool.reduceat(weights, begins, axis=0), bounds, axis=1)
+            there, counts = np.unique(rows // size, return_counts=True)
+            weights = as_float32(self.map.read(rows.tolist(), columns))
+            pooled = pool(weights[None], rows, columns.start, size, np.maximum if how == "max" else np.add)[0]
             if how == "mean":
-                pooled /= counts[:, None] * size
+                pooled /= (counts[:, None] * size).astype(np.float32)
             values[there - down.start, own.start - across.start : own.stop - across.start] = pooled
         return values
 

@@ -1,6 +1,6 @@
 """What the figures of a head, a sample or a run are of: read from the run, and given to `attnprobe.show`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -166,9 +166,7 @@ def plot_run_measures(
     chosen = chosen_heads(heads)
     means = measures.numpy() if any(name.endswith(MEAN) for name in measures.names) else {}
     asked = [names] if isinstance(names, str) else list(names) if names is not None else None
-    panels: list[Panel] = []
-    for name in asked if asked is not None else curves_of(measures):
-        panels.append(_panel(measures[name], chosen))
+    panels = [_panel(one, chosen) for one in (map(measures.__getitem__, asked) if asked else _curves(measures))]
     pair = scatter if scatter is not None else _pair(means) if asked is None else None
     points = None if pair is None else _scatter(means, pair, chosen)
     if not panels and points is None:
@@ -177,10 +175,13 @@ def plot_run_measures(
         return plot_panels(panels, points, pyplot)
 
 
-def curves_of(measures: RunMeasures) -> list[str]:
-    """The measures that have an axis of positions or distances."""
-    names = [name for name in measures.names if not name.endswith(MEAN) and not name.startswith("pooled_")]
-    return [name for name in names if name != "argmax" and len(measures[name].dims) == 3]
+def _curves(measures: RunMeasures) -> Iterator[Labelled]:
+    """The measures that have one axis beside layers and heads: positions, or distances."""
+    for name in measures.names:
+        if not name.endswith(MEAN) and not name.startswith("pooled_") and name != "argmax":
+            measure = measures[name]
+            if len(measure.dims) == 3:
+                yield measure
 
 
 def chosen_heads(heads: HeadsLike | None) -> list[tuple[int, int]]:

@@ -177,7 +177,9 @@ class Run:
         if measure is None or sample is not None or len(self.samples) == 1:
             return self._plotted(sample).plot_grid(measure, ax, **options)
         measures = self.measures.select(options.pop("kind", None), options.pop("part", None))
-        return plot_measure_grid(measures, measure, ax, options.pop("map", MAP))
+        for of_maps in ("scale", "how"):
+            options.pop(of_maps, None)
+        return plot_measure_grid(measures, measure, ax, **{"map": MAP, **options})
 
     def plot_measures(
         self, names: str | Sequence[str] | None = None, *, sample: SupportsIndex | str | None = None, **options: Any

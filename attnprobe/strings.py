@@ -17,7 +17,7 @@ class Strings:
         self._known: dict[int, tuple[str, str]] = {}
 
     def __call__(self, ids: list[int]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """Tokens (``Ġexplore``) and texts (`` explore``) of ids; empty where an id is unknown (-1)."""
+        """Tokens (``Ġexplore``) and texts (``" explore"``) of ids; empty where an id is unknown (-1)."""
         pairs = [self._look_up(number) for number in ids]
         return tuple(token for token, _ in pairs), tuple(text for _, text in pairs)
 

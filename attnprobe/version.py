@@ -1,3 +1,3 @@
 """The version, in the one place that everything can import."""
 
-VERSION = "0.5.0"
+VERSION = "0.6.0"

@@ -14,7 +14,7 @@ from benchmarks.report import environment_text
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
-ASKED = ("kernels", "streaming", "peers")  # these run when they are named: on CUDA, or with other tools
+ASKED = ("kernels", "streaming", "peers", "viewers")  # these run when they are named: on CUDA, or with other tools
 PEERS = sorted(file.stem for file in (ROOT / "benchmarks" / "peers" / "requirements").glob("*.txt"))
 
 
@@ -35,9 +35,9 @@ PEERS = sorted(file.stem for file in (ROOT / "benchmarks" / "peers" / "requireme
 def main(names: tuple[str, ...], quick: bool, out: Path, docs: bool, page: bool, **peers: Any) -> None:
     """Measure attnprobe.
 
-    Without NAMES everything but kernels and streaming, which need CUDA, and peers, which install some gigabytes of
-    other tools below benchmarks/out/venvs (unless --here): about half an hour on two cores, and a quarter of an hour
-    for peers.
+    Without NAMES everything but kernels and streaming, which need CUDA, and peers and viewers, which install some
+    gigabytes of other tools below benchmarks/out/venvs (peers: unless --here): about half an hour on two cores, and a
+    quarter of an hour for each of these.
     """
     if quick and docs:
         raise click.UsageError("--quick figures are not for the documentation")

@@ -12,7 +12,7 @@ import click
 from benchmarks.report import environment_text
 
 # In the page's order. A module of this name measures, and shows: TABLES, and draw where there is a picture of it.
-NAMES = ("attention", "measures", "long", "memory", "paused", "storage", "kernels", "streaming", "peers")
+NAMES = ("attention", "measures", "long", "memory", "paused", "storage", "kernels", "streaming", "peers", "viewers")
 # What others measured and a module here shows: what a result calls itself, and the module.
 SHOWN = {"attnprobe bench": "modes"}
 

@@ -453,16 +453,30 @@ def test_show_draws_a_run_of_some_rows_and_columns(model: Path, tmp_path: Path) 
 
 
 def test_show_shrinks_a_long_map_as_it_reads_it(model: Path, tmp_path: Path) -> None:
-    from attnprobe.cli.show import CELLS, read_map
-    from attnprobe.show.prepare import shrink
-
     text = Path(demo.__file__).with_name("text.txt")
     call("capture", model, "--file", text, "--max-tokens", 500, "--heads", "L0H0", "-o", tmp_path / "run")
-    head = ap.open(tmp_path / "run")[0, 0]
-    values, rows, columns = read_map(head)
-    assert max(values.shape) <= CELLS and (len(rows), len(columns)) == values.shape
-    assert rows == list(range(0, 500, 4))
-    np.testing.assert_array_equal(values, shrink(head.numpy(), 125, 125))
+    whole = call("show", tmp_path / "run", "0.0")
+    assert whole.exit_code == 0 and "log scale, " in whole.stdout and "a cell shows its largest" in whole.stdout
+    part = call(
+        "show", tmp_path / "run", "0.0", "--rows", "100:", "--columns", "1:", "--scale", "linear", "--how", "mean"
+    )
+    assert "linear scale, 0 to" in part.stdout and "a cell shows its mean" in part.stdout
+    drawn = part.stdout.splitlines()
+    assert drawn[1].split()[0] == "100"
+    assert next(line for line in drawn if "scale" in line) is not None and drawn.count("") == 1
+
+
+def test_show_leaves_out_keys_of_a_row(run: Path, tokens: list[str]) -> None:
+    record = json.loads(call("show", run, "1.0", "--query", 4, "--columns", "1:4", "--json").stdout)
+    assert [row["token"] for row in record["rows"]] == tokens[1:4]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [(["--rows", "a:b"], "100:200"), (["--rows", "9:3"], "no part"), (["--columns", "5"], "100:200")],
+)
+def test_show_refuses_what_is_no_part(options: list[str], words: str, run: Path) -> None:
+    refused(call("show", run, "0.0", *options), 2, words)
 
 
 @pytest.mark.parametrize(

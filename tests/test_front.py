@@ -13,7 +13,7 @@ import torch
 FRONT = Path(__file__).parent / "front"
 STATIC = Path(__file__).parents[1] / "attnprobe/show/static"
 NODE = shutil.which("node")
-OLDEST = (20, 19)  # reads an ES module from a file named .js without being told
+OLDEST = (18, 15)  # its runner has reporters
 
 
 def _version() -> tuple[int, ...]:

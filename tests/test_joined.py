@@ -99,7 +99,8 @@ def test_a_module_is_loaded_once_and_before_those_that_need_it(tmp_path: Path) -
         "c.js": 'import { d } from "./d.js";\nconsole.log("c", d);\nexport const c = 3;\n',
         "a.js": 'import { b } from "./b.js";\nimport { c } from "./c.js";\nconsole.log("a", b, c);\nexport const a = 4;',
     }
-    (tmp_path / "joined.js").write_text(join(said, "a.js", "it") + "console.log(it.a);\n")  # no module: a plain script
+    script = join(said, "a.js", "it") + "console.log(it.a);\n"
+    (tmp_path / "joined.js").write_text(script)  # no module: a plain script
     assert node(tmp_path / "joined.js").split("\n") == ["d", "b 1", "c 1", "a 2 3", "4", ""]
 
 

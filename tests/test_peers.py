@@ -63,11 +63,10 @@ def test_every_peer_has_its_requirements_and_answers_without_its_tool() -> None:
 
 
 def test_requirements_that_cannot_be_met_say_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(venvs, "requirements", lambda module: tmp_path / f"{module}.txt")
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     (tmp_path / "none.txt").write_text("attnprobe-has-no-such-peer==1.0\n")
     with pytest.raises(venvs.NotInstalled, match="none.txt cannot be installed here: .*no-such-peer"):
-        venvs.python_for("none", tmp_path / "venvs")
+        venvs.python_for(tmp_path / "none.txt", tmp_path / "venvs")
     assert not [path for path in (tmp_path / "venvs").iterdir() if path.is_dir()]
 
 

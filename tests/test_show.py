@@ -8,10 +8,11 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from attnprobe.errors import AttnprobeError
-from attnprobe.show.colors import levels, viridis
+from attnprobe.errors import AttnprobeError, SelectionError
+from attnprobe.show.colors import MAPS, color, table
 from attnprobe.show.plots import NAMED, PIXELS, plot_map
 from attnprobe.show.prepare import group_starts, printable, shrink
+from attnprobe.show.scales import SCALES, Scale, scale_of
 from attnprobe.show.terminal import SHADES, has_color, heatmap, row_table
 
 
@@ -93,10 +94,96 @@ def test_a_map_without_rows_says_so() -> None:
     assert "no weights" in heatmap(np.zeros((0, 5), np.float32)).plain
 
 
-def test_small_weights_are_seen_and_the_largest_is_brightest() -> None:
-    scale = levels(np.array([[0.0, 1 / 512, 0.5]]))[0]
-    assert scale[0] == 0 and scale[1] > 0.05 and scale[2] == 1
-    assert viridis(0.0) == "#440154" and viridis(1.0) == "#fde725"
+# --- colours and scales -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["magma", "viridis", "cividis"])
+def test_colors_are_matplotlibs(name: str) -> None:
+    matplotlib = pytest.importorskip("matplotlib")
+    expected = np.rint(matplotlib.colormaps[name](np.arange(256))[:, :3] * 255)
+    np.testing.assert_array_equal(table(name), expected)
+    for level in (0.0, 0.123, 0.5, 0.999, 1.0):
+        assert color(level, name) == matplotlib.colors.to_hex(matplotlib.colormaps[name](level))
+
+
+def test_the_map_of_differences_goes_the_way_of_matplotlibs_in_even_steps() -> None:
+    matplotlib = pytest.importorskip("matplotlib")
+    rgb = table("difference").astype(float)
+    path = matplotlib.colormaps["RdBu_r"](np.linspace(0, 1, 256))[:, :3] * 255
+    apart = np.sqrt(np.square(rgb[:, None] - path[None]).sum(-1)).min(1)
+    assert apart.max() < 3  # all of its colours are on the way
+    np.testing.assert_allclose(rgb[[0, -1]], path[[0, -1]], atol=0.51)
+    assert np.ptp(rgb[127:129].mean(0)) < 3 and rgb[127:129].min() > 240  # the middle has no hue, and is light
+    steps = np.sqrt(np.square(np.diff(oklab(rgb / 255), axis=0)).sum(1))
+    for side in (steps[:127], steps[128:]):
+        assert side.std() < 0.25 * side.mean()  # 8 bits round
+
+
+def oklab(rgb: np.ndarray) -> np.ndarray:
+    """B. Ottosson 2020, A perceptual color space for image processing."""
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    first = [
+        [0.4122214708, 0.5363325363, 0.0514459929],
+        [0.2119034982, 0.6806995451, 0.1073969566],
+        [0.0883024619, 0.2817188376, 0.6299787005],
+    ]
+    second = [
+        [0.2104542553, 0.7936177850, -0.0040720468],
+        [1.9779984951, -2.4285922050, 0.4505937099],
+        [0.0259040371, 0.7827717662, -0.8086757660],
+    ]
+    return np.cbrt(linear @ np.array(first).T) @ np.array(second).T
+
+
+def test_every_map_has_256_colors_and_another_name_is_refused() -> None:
+    assert [table(name).shape for name in MAPS] == [(256, 3)] * len(MAPS)
+    with pytest.raises(SelectionError, match="magma, viridis, cividis, difference"):
+        table("jet")
+
+
+def test_scales_follow_their_formulas() -> None:
+    weights = np.array([[0.0, 0.001, 0.01, 0.1, 0.5], [0.0, 0.0, 0.02, 0.01, 0.04]])
+    expected = {
+        "log": np.log(np.maximum(weights, 1e-3) / 1e-3) / np.log(100),
+        "linear": weights / 0.1,
+        "sqrt": np.sqrt(weights / 0.1),
+        "row": np.log(np.maximum(weights / [[0.5], [0.04]], 1e-3) / 1e-3) / np.log(100),
+    }
+    assert set(expected) == set(SCALES)
+    for name, levels in expected.items():
+        np.testing.assert_allclose(Scale(name, 1e-3, 0.1).levels(weights), np.clip(levels, 0, 1), atol=1e-12)
+
+
+def test_limits_are_quantiles_of_the_weights_above_zero() -> None:
+    weights = np.r_[np.zeros(5000), np.geomspace(1e-4, 1e-1, 1001)][None]
+    scale = scale_of(weights)
+    assert scale.low == pytest.approx(1e-4 * 1000**0.2) and 0.09 < scale.high <= 0.1
+    alike = scale_of(np.full((3, 3), 0.25))
+    assert alike.levels(np.full((3, 3), 0.25)).min() == 1 and alike.low < 0.25
+    assert not scale_of(np.zeros((2, 2))).levels(np.zeros((2, 2))).any()
+    with pytest.raises(SelectionError, match="log, linear, sqrt, row"):
+        scale_of(weights, "cubic")
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("name", SCALES)
+def test_the_lowest_and_the_largest_weight_are_seen_apart(name: str) -> None:
+    values = np.array([[0.0, 1 / 512, 0.5], [np.nan, np.inf, 0.25]])
+    levels = scale_of(values, name).levels(values)
+    assert levels[0, 0] == 0 and levels[0, 2] == 1 and levels[0, 1] < 0.1
+    assert np.isnan(levels[1, :2]).all()
+    assert "scale, " in str(scale_of(values, name))
+
+
+@pytest.mark.parametrize("name", MAPS)
+def test_a_terminal_has_the_colors_of_the_map(name: str) -> None:
+    values = causal(20)
+    drawn = heatmap(values, 40, True, map=name)
+    used = {str(span.style).split()[0] for span in drawn.spans if "#" in str(span.style)}
+    assert len(used) > 3 and used <= {color(level, name) for level in np.linspace(0, 1, 32)}
+    rows = row_table(values[-1], [str(i) for i in range(20)], 60, True, map=name)
+    bars = {str(span.style) for span in rows.spans if "#" in str(span.style)}
+    assert bars and bars <= {color(level, name) for level in np.linspace(0, 1, 1001)}
 
 
 def test_row_table_lists_position_token_weight_and_bar() -> None:
@@ -175,7 +262,8 @@ def test_a_small_map_names_its_tokens(axes: object) -> None:
     ax = plot_map(values, tokens, tokens, "layer 0, head 1", axes)  # type: ignore[arg-type]
     assert ax is axes
     assert [label.get_text() for label in ax.get_xticklabels()] == ["Ma", "ia", r"Ġ\$x\$", r"\n", "Ġa"]
-    np.testing.assert_array_equal(ax.images[0].get_array(), values)
+    np.testing.assert_array_equal(ax.images[0].get_array().filled(0), values)
+    assert ax.images[0].get_array().mask[0, 1] and not ax.images[0].get_array().mask[1, 0]  # zero is the paper
     assert ax.get_title() == "layer 0, head 1"
     ax.figure.canvas.draw()
 
@@ -198,7 +286,7 @@ def test_a_huge_map_keeps_its_diagonal(axes: object) -> None:
     ax.figure.canvas.draw()
     drawn, box = ax.images[0].get_array(), ax.get_window_extent()  # no weight may fall between two pixels
     assert drawn.shape[0] <= min(box.height, PIXELS) and drawn.shape[1] <= min(box.width, PIXELS)
-    assert (np.asarray(drawn).max(1)[8:] == 1).all()
+    assert (drawn.filled(0).max(1)[8:] == 1).all()
 
 
 def test_few_rows_of_a_long_sample(axes: object) -> None:

@@ -19,7 +19,20 @@ except KeyboardInterrupt:  # there is no command yet that could say so
     sys.stderr.write("interrupted\n")
     raise SystemExit(130) from None
 
-COMMANDS = ("bench", "capture", "info", "plan", "profile", "runs", "show", "sites", "stats", "verify", "view")
+COMMANDS = (
+    "bench",
+    "capture",
+    "export",
+    "info",
+    "plan",
+    "profile",
+    "runs",
+    "show",
+    "sites",
+    "stats",
+    "verify",
+    "view",
+)
 
 
 class _Commands(click.Group):

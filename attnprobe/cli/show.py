@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 import click
@@ -11,24 +12,23 @@ from rich.text import Text
 
 from attnprobe.cli.output import Output
 from attnprobe.cli.output import command as shared
+from attnprobe.cli.pictured import SHOWN, Look, looks
 from attnprobe.errors import NotKept, SelectionError
 from attnprobe.fields import STATISTICS
 from attnprobe.head import Head
 from attnprobe.held import largest_k, no_weights
 from attnprobe.labels import position_of
+from attnprobe.plotting import picture_of
 from attnprobe.run import Run, SampleRun, open_run
 from attnprobe.shapes import Float
-from attnprobe.show.prepare import group_starts, shrink
-from attnprobe.show.scales import largest
+from attnprobe.show.scales import scale_of
 from attnprobe.show.terminal import WIDEST, has_blocks, has_color, heatmap, row_table
 
 _HEAD = re.compile(r"[lL](?P<layer>\d+)[hH](?P<head>\d+)|(?P<site>.+)\.(?P<number>\d+)")
 _NUMBER = re.compile(r"-?[0-9]+")
 LISTED = 8  # ids that a message names
 TOP = 10
-POOLED = {"pooled_max": "largest", "pooled_mean": "mean"}  # small pictures that are drawn where there are no weights
-CELLS = 160  # a longer map is shrunk to about so many rows and columns as it is read
-PART = 64  # rows read at once
+CELLS = 160  # rows and columns that a longer map is read as; a terminal shows fewer
 
 
 @click.command("show")
@@ -38,7 +38,8 @@ PART = 64  # rows read at once
 @click.option("--sample", metavar="I", help="Which sample, by its id or place, where there are several.")
 @click.option("--limit", default=40, show_default=True, type=click.IntRange(min=1), help="Most keys that a row lists.")
 @shared
-def command(out: Output, run: Path, head: str, query: str | None, sample: str | None, limit: int) -> None:
+@looks
+def command(out: Output, run: Path, head: str, query: str | None, sample: str | None, limit: int, look: Look) -> None:
     """Show head L.H (layer and head, from 0) of RUN: a heatmap, its largest weights and means, or one token's row.
 
     L.H is also written L3H1, or with a module's name for a layer, as for cross-attention.
@@ -47,6 +48,7 @@ def command(out: Output, run: Path, head: str, query: str | None, sample: str | 
     attnprobe show runs/maia 3.1
     attnprobe show runs/maia 3.1 --query " her"
     attnprobe show runs/maia 3.1 --query 5 --json
+    attnprobe show runs/maia 3.1 --columns 1: --map viridis
     attnprobe show runs/picture transformer.h.0.crossattention.3
     """  # noqa: D301 (click wants the backspace itself)
     opened = open_run(run)
@@ -56,9 +58,9 @@ def command(out: Output, run: Path, head: str, query: str | None, sample: str | 
     site = found.site
     where = {"sample": chosen.sample.id, "site": site.key, "layer": site.layer, "head": number}
     if query is None:
-        _show_map(out, found, where)
+        _show_map(out, found, where, look)
     else:
-        _show_row(out, found, query, where, limit)
+        _show_row(out, found, query, where, limit, look)
 
 
 def pick(run: Run, which: str | None) -> SampleRun:
@@ -108,10 +110,10 @@ def parse_head(text: str, sites: Sequence[str]) -> tuple[int | str, int]:
     return name if name in sites else int(name), int(match["number"])
 
 
-def _show_map(out: Output, head: Head, where: dict[str, Any]) -> None:
+def _show_map(out: Output, head: Head, where: dict[str, Any], look: Look) -> None:
     rows = _largest_weights(head)
     means = head.measures.means
-    picture = _picture(out, head)
+    picture = _picture(out, head, look)
     if rows is None and not means and not picture:
         raise no_weights(head.fields, head.number, _title(head, where))
     if out.as_json:
@@ -141,26 +143,26 @@ def _largest_weights(head: Head) -> list[dict[str, Any]] | None:
     ]
 
 
-def _picture(out: Output, head: Head) -> list[str | Text]:
+def _picture(out: Output, head: Head, look: Look) -> list[str | Text]:
     """The map, or a pooled one, and what its colours mean."""
     color, width = has_color(out.stdout), min(out.width, WIDEST)
     title: list[str | Text] = []
+    how = look.how
     if head.has_weights:
-        values, rows, columns = read_map(head)
-        cell, unknown = "; a cell shows its largest weight", "one that is no number"
+        cell, unknown = f"; a cell shows its {SHOWN[how]} weight", "one that is no number, or was not kept"
     else:
-        name = next((name for name in POOLED if name in head.measures), None)
-        if name is None:
+        how = next((one for one in (how, *SHOWN) if f"pooled_{one}" in head.measures), "")
+        if not how:
             return []
-        pooled = head.measures[name]
-        values, (rows, columns) = pooled.values, [list(pooled.coords[dim]) for dim in pooled.dims]
-        size = " x ".join(str(at[1] - at[0] if len(at) > 1 else 1) for at in (rows, columns))
-        title = [f"{name}: the {POOLED[name]} weight of each {size} tokens (the weights were not kept)"]
+        coords = head.measures[f"pooled_{how}"].coords.values()
+        size = " x ".join(str(at[1] - at[0] if len(at) > 1 else 1) for at in coords)
+        title = [f"pooled_{how}: the {SHOWN[how]} weight of each {size} tokens (the weights were not kept)"]
         cell, unknown = "", "one without a measured row"
-    scale = f"square-root scale, 0 to {largest(values):.4f}{cell}"
-    if not np.isfinite(values).all():
-        scale += f", ? {unknown}"
-    return [*title, heatmap(values, width - 10, color, rows, columns), Text(scale, "dim")]
+    picture = picture_of(head, CELLS, CELLS, look.rows, look.columns, how)
+    values, scale = picture.values, scale_of(picture.values, look.scale)
+    drawn = heatmap(values, width - 10, color, picture.row_starts, picture.column_starts, look.map, scale)
+    words = f"{scale}{cell}" if np.isfinite(values).all() else f"{scale}{cell}, ? {unknown}"
+    return [*title, drawn, *(Text(line, "dim") for line in wrap(words, width))]
 
 
 def _means(head: Head) -> list[str]:
@@ -174,7 +176,7 @@ def _means(head: Head) -> list[str]:
     return lines
 
 
-def _show_row(out: Output, head: Head, query: str, where: dict[str, Any], limit: int) -> None:
+def _show_row(out: Output, head: Head, query: str, where: dict[str, Any], limit: int, look: Look) -> None:
     token = int(query) if _NUMBER.fullmatch(query) else query
     sequence = head.sample.sequences[head.site.queries]
     at = position_of(token, sequence, head.labels[0], f"sample {head.sample.id}")
@@ -184,6 +186,10 @@ def _show_row(out: Output, head: Head, query: str, where: dict[str, Any], limit:
         weights: np.ndarray = head[at, keys[0] : keys[-1] + 1] if keys else np.zeros(0, np.float32)
     else:
         weights, keys, rest = _top_row(head, at)
+    if look.columns is not None:
+        within = range(head.shape[1])[look.columns]
+        there = [i for i, key in enumerate(keys) if key in within]
+        keys, weights, rest = [keys[i] for i in there], weights[there], None
     names = head.key_labels
     labels = [names[key] for key in keys]
     if out.as_json:
@@ -204,6 +210,8 @@ def _show_row(out: Output, head: Head, query: str, where: dict[str, Any], limit:
         limit,
         has_blocks(out.stdout),
         keys,
+        look.map,
+        scale_of(weights.astype(np.float32)[None], look.scale),
     )
     out.data(None, f"{_title(head, where)}: what {label} (position {at}) attends to", table)
     if rest is not None:
@@ -221,28 +229,3 @@ def _title(head: Head, where: dict[str, Any]) -> str:
     queries, keys = head.shape
     name = f" ({where['site']})" if head.site.kind == "cross" else ""
     return f"layer {where['layer']}{name}, head {where['head']}, sample {where['sample']}, {queries} x {keys}"
-
-
-def read_map(head: Head) -> tuple[Float[np.ndarray, "row column"], list[int], list[int]]:
-    """The kept rows, shrunk as they are read if there are many, and the positions of rows and columns."""
-    keys = head.kept_keys
-    factor = -(-max(len(head.kept), len(keys)) // CELLS)
-    columns = group_starts(len(keys), -(-len(keys) // factor))
-    rows = [head.kept[first : first + factor] for first in range(0, len(head.kept), factor)]
-    values = np.concatenate([_largest(head, group, len(columns)) for group in rows])
-    return values, [group[0] for group in rows], [keys[column] for column in columns]
-
-
-def _largest(head: Head, positions: tuple[int, ...], columns: int) -> Float[np.ndarray, "1 column"]:
-    """The largest weights of some rows, in `columns` groups of keys."""
-    parts = [positions[first : first + PART] for first in range(0, len(positions), PART)]
-    return shrink(np.concatenate([shrink(_rows(head, part), 1, columns) for part in parts]), 1, columns)
-
-
-def _rows(head: Head, positions: tuple[int, ...]) -> Float[np.ndarray, "query key"]:
-    low, high = positions[0], positions[-1]
-    columns = slice(head.kept_keys.start, head.kept_keys.stop)
-    if high - low + 1 == len(positions):
-        together: np.ndarray = head[low : high + 1, columns]
-        return together
-    return np.stack([head[position, columns] for position in positions])

@@ -40,8 +40,7 @@ def pool(
 
 def rows_in(levels: Levels, level: int, down: range) -> Counts:
     """How many rows were kept of each row of cells."""
-    rows = np.asarray(levels.map.kept, np.int64)
-    edges = np.searchsorted(rows, np.arange(down.start, down.stop + 1) << level)
+    edges = np.searchsorted(levels.rows, np.arange(down.start, down.stop + 1) << level)
     counts: np.ndarray = np.diff(edges)
     return counts
 

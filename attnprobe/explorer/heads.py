@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from attnprobe.codes import LEAST
+from attnprobe.codes import LEAST, as_float32
 from attnprobe.explorer.asked import Asked
 from attnprobe.explorer.frames import Answer
 from attnprobe.fidelity import SiteFidelity
@@ -16,7 +16,10 @@ from attnprobe.shapes import Float, Int
 
 SAMPLED = 64  # rows
 OF_ROW = 1 << 14  # weights of a row that quantiles are of
-LOW, HIGH = 0.05, 0.999
+# Quantiles of the weights above zero, and the least and the most that lies between them: half of the weights are as
+# dark as can be told apart from none, for what a picture has to show is what stands out.
+LOW, HIGH = 0.5, 0.9995
+NARROWEST, WIDEST = 10, 1e5
 # The smallest number that a dtype has in full precision.
 SMALLEST = {"float32": 2.0**-126, "float16": 2.0**-14, "bfloat16": 2.0**-126, "log-uint8": LEAST}
 
@@ -73,15 +76,21 @@ def spread(count: int) -> Int[np.ndarray, " row"]:
     return np.unique(np.round(np.linspace(0, count - 1, min(count, SAMPLED))).astype(np.int64))
 
 
+def limits_of(positive: Float[np.ndarray, " weight"]) -> tuple[float, float]:
+    """The weights at which a scale of colours begins and ends."""
+    low, high = np.quantile(positive.astype(np.float64), [LOW, HIGH]).tolist()
+    return min(max(low, high / WIDEST), high / NARROWEST), high
+
+
 def sampled(one: Head) -> dict[str, Any]:
     """What at most 64 kept rows tell, spread evenly; always the same ones.
 
-    ``limits`` are quantiles of the weights above zero (5 % and 99.9 %), and the largest, which is that of the whole map
-    where the run keeps levels. ``underflow`` counts, of each row, from its first weight that is not zero to its last
-    one, those that are zero or below the smallest number that their dtype has in full precision. So what a causal rule
-    or a window leaves out is not counted, nor what a row lost at its ends. ``row_sum_error`` is the largest distance
-    of a row's sum from 1, a learned sink's mass included where it was kept; None where not all of the keys were kept,
-    or just the mean of a sink's mass.
+    ``limits`` are quantiles of the weights above zero (50 % and 99.95 %, ten to 100,000 times apart), and the largest,
+    which is that of the whole map where the run keeps levels. ``underflow`` counts, of each row, from its first weight
+    that is not zero to its last one, those that are zero or below the smallest number that their dtype has in full
+    precision. So what a causal rule or a window leaves out is not counted, nor what a row lost at its ends.
+    ``row_sum_error`` is the largest distance of a row's sum from 1, a learned sink's mass included where it was kept;
+    None where not all of the keys were kept, or just the mean of a sink's mass.
     """
     rows = np.asarray(one.kept, np.int64)[spread(len(one.kept))] if len(one.kept) else np.zeros(0, np.int64)
     smallest = SMALLEST[min(one.dtype.split(", "), key=WEIGHT_DTYPES.index)]
@@ -99,7 +108,7 @@ def sampled(one: Head) -> dict[str, Any]:
         largest = max(largest, float(above.max(initial=0.0)))
         parts.append(above[:: -(-len(above) // OF_ROW) or 1])
     every = np.concatenate(parts) if parts else np.zeros(0, np.float32)
-    low, high = np.quantile(every, [LOW, HIGH]).tolist() if len(every) else (None, None)
+    low, high = limits_of(every) if len(every) else (None, None)
     return {
         "limits": {"low": low, "high": high, "max": max(largest, _largest(one)) or None},
         "underflow": lost / possible if possible else None,
@@ -113,7 +122,7 @@ def read_row(one: Head, row: int) -> Float[np.ndarray, " key"]:
     kept = one.kept_keys
     whole = len(kept) == one.shape[1]  # which a head reads by a shorter way
     values: np.ndarray = one[row] if whole else one[row, kept.start : kept.stop]
-    return values.astype(np.float32, copy=False)
+    return as_float32(values)
 
 
 def _largest(one: Head) -> float:

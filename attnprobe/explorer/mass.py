@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from attnprobe.codes import as_float32
 from attnprobe.errors import SelectionError
 from attnprobe.explorer.asked import Asked
 from attnprobe.explorer.cells import rows_in
@@ -60,14 +61,10 @@ def _of_weights(levels: Levels, rows: range, columns: range) -> float:
     """The sum of the kept rows' weights, in float64."""
     if not rows or not columns:
         return 0.0
-    every = np.asarray(levels.map.kept, np.int64)
-    own = every[np.searchsorted(every, rows.start) : np.searchsorted(every, rows.stop)]
+    own = levels.rows[slice(*np.searchsorted(levels.rows, [rows.start, rows.stop]).tolist())]
     together = max(1, AT_ONCE // len(columns))
     parts = (own[first : first + together] for first in range(0, len(own), together))
-    return sum(
-        float(levels.map.read(part.tolist(), columns).astype(np.float32, copy=False).sum(dtype=np.float64))
-        for part in parts
-    )
+    return sum(float(as_float32(levels.map.read(part.tolist(), columns)).sum(dtype=np.float64)) for part in parts)
 
 
 def _level(levels: Levels, rows: range, columns: range) -> int | None:

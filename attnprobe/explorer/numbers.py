@@ -1,7 +1,6 @@
 """Weights as they are kept: a row, a column, a small box."""
 
-import numpy as np
-
+from attnprobe.codes import as_float32
 from attnprobe.errors import SelectionError
 from attnprobe.explorer.asked import Asked
 from attnprobe.explorer.frames import Answer
@@ -22,7 +21,7 @@ def column(asked: Asked) -> Answer:
     key, head = asked.number("key"), asked.head
     _within("key", key, head.shape[1])
     values = head.levels.map.read(head.kept, range(key, key + 1))[:, 0]
-    return Answer({"rows": runs_of(head.kept)}, values.astype(np.float32, copy=False))
+    return Answer({"rows": runs_of(head.kept)}, as_float32(values))
 
 
 def weights(asked: Asked) -> Answer:

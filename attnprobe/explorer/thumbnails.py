@@ -64,8 +64,8 @@ def _of_levels(levels: Levels, level: int, cover: tuple[int, int], how: str) -> 
     """A level, kept or made of the weights, pooled further; some rows of the picture after the other."""
     tall, wide = (1 << (one - level) for one in cover)
     height, width = levels.shape(level)
-    weights = max(1, width << 2 * level)  # that a row of cells is made of
-    together = max(1, AT_ONCE // (weights * tall)) * tall
+    read = width if level in levels.kept_of(how) else width << 2 * level  # for one row of cells
+    together = max(1, AT_ONCE // max(1, read * tall)) * tall
     parts = []
     for first in range(0, height, together):
         down = range(first, min(height, first + together))

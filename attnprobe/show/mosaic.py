@@ -10,7 +10,7 @@ from attnprobe.shapes import Float
 from attnprobe.show.plots import add_bar, norm_of, ticks
 from attnprobe.show.prepare import group_starts, printable
 from attnprobe.show.scales import drawn, scale_of
-from attnprobe.show.style import UNKNOWN, colormap, literal, new_figure
+from attnprobe.show.style import UNKNOWN, colormap, literal, new_figure, small
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -76,6 +76,7 @@ def plot_mosaic(
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
     ax.set(xlabel="head", ylabel="layer")
+    small(ax)
     add_bar(ax, image, "attention weight" if scale != "row" else "weight over the row's largest")
     return ax
 
@@ -113,6 +114,7 @@ def plot_cells(
     ax.grid(which="minor", color="white", linewidth=0.8)
     ax.tick_params(which="minor", length=0)
     ax.set(xlabel="head", ylabel="layer", title=literal(printable(title)))
+    small(ax)
     add_bar(ax, image, literal(printable({"mass": "share of the row"}.get(unit, unit))))
     return ax
 

@@ -10,7 +10,7 @@ from attnprobe.shapes import Float
 from attnprobe.show.colors import MAP
 from attnprobe.show.prepare import printable, shrink
 from attnprobe.show.scales import SCALE, Scale, drawn, scale_of
-from attnprobe.show.style import UNKNOWN, colormap, literal, new_figure, styled
+from attnprobe.show.style import UNKNOWN, colormap, literal, new_figure, small, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -74,6 +74,7 @@ def plot_map(
         if len(across) <= NAMED:
             ax.tick_params(axis="x", labelrotation=90)
         ax.set(xlabel="key", ylabel="query", title=literal(printable(title)))
+        small(ax)
         add_bar(ax, image, "attention weight" if scale != "row" else "weight over the row's largest")
     return ax
 

@@ -5,9 +5,10 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from attnprobe.errors import AttnprobeError
-from attnprobe.show.colors import COLORS, table
+from attnprobe.show.colors import table
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.colors import Colormap
     from matplotlib.figure import Figure
 
@@ -23,7 +24,6 @@ RC: Any = {
     "axes.edgecolor": INK,
     "axes.labelcolor": INK,
     "axes.titlecolor": INK,
-    "axes.titlelocation": "left",
     "axes.spines.top": False,
     "axes.spines.right": False,
     "xtick.labelsize": 7,
@@ -98,7 +98,15 @@ def colormap(name: str) -> "Colormap":
 
     rgb = table(name) / 255
     light_first = rgb if name == "difference" else rgb[::-1]
-    return ListedColormap(light_first, f"attnprobe_{name}", N=COLORS).with_extremes(bad="none")
+    return ListedColormap(light_first, f"attnprobe_{name}").with_extremes(bad="none")
+
+
+def small(ax: "Axes") -> None:
+    """Text as small as on a figure of attnprobe's own, on axes that a user made."""
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.label.set_fontsize(RC["axes.labelsize"])
+    ax.title.set_fontsize(RC["axes.titlesize"])
+    ax.tick_params(labelsize=RC["xtick.labelsize"])
 
 
 def literal(label: str) -> str:

@@ -58,25 +58,42 @@ class Cells:
 
     def pooled(self, size: int) -> "Cells":
         """Cells of `size` x `size` of these, a power of two; the first and the last row may be of fewer."""
-        group = self.index // size
-        first = _firsts(group)
-        runs = list(_runs([*first.tolist(), len(group)], size))
-        start, stop = self.start // size * size, -(-self.stop // size) * size  # cells begin at multiples of their size
-        pooled = []
-        for values, ufunc in ((self.largest, np.maximum), (self.total, np.add)):
-            # Down first: whole rows are quick, and leave little for the narrow cells across.
-            down = np.empty((len(values), len(first), stop - start), np.float32)
-            down[:, :, : self.start - start] = down[:, :, self.stop - start :] = 0
-            inner, at = down[:, :, self.start - start : self.stop - start], 0
-            for rows in runs:
-                tall = min(size, rows.stop - rows.start)
-                part = values[:, rows].reshape(len(values), -1, tall, values.shape[2])
-                ufunc.reduce(part, axis=2, out=inner[:, at : at + part.shape[1]])
-                at += part.shape[1]
-            for _ in range(size.bit_length() - 1):
-                down = ufunc(down[:, :, 0::2], down[:, :, 1::2])
-            pooled.append(down)
-        return Cells(group[first], np.add.reduceat(self.count, first), start // size, *pooled)
+        first = _firsts(self.index // size)
+        largest, total = (
+            pool(values, self.index, self.start, size, ufunc)
+            for values, ufunc in ((self.largest, np.maximum), (self.total, np.add))
+        )
+        index, count = self.index[first] // size, np.add.reduceat(self.count, first)
+        return Cells(index, count, self.start // size, largest, total)
+
+
+def pool(
+    values: Float[np.ndarray, "head row cell"], index: Int[np.ndarray, " row"], start: int, size: int, ufunc: np.ufunc
+) -> Float[np.ndarray, "head down across"]:
+    """The largest (``np.maximum``) or the sum (``np.add``) of `size` x `size` weights or cells, a power of two.
+
+    Parameters
+    ----------
+    values
+        float32.
+    index, start
+        Which rows these are, ascending, and their first column. Cells begin at multiples of their size; rows that are
+        not there do not count, and columns that are not there are zero.
+    """
+    first = _firsts(index // size)
+    begin, stop = start // size * size, -(-(start + values.shape[2]) // size) * size
+    # Down first: whole rows are quick, and leave little for the narrow cells across.
+    down = np.empty((len(values), len(first), stop - begin), np.float32)
+    inner, at = down[:, :, start - begin : start - begin + values.shape[2]], 0
+    down[:, :, : start - begin] = down[:, :, start - begin + values.shape[2] :] = 0
+    for rows in _runs([*first.tolist(), len(index)], size):
+        tall = min(size, rows.stop - rows.start)
+        part = values[:, rows].reshape(len(values), -1, tall, values.shape[2])
+        ufunc.reduce(part, axis=2, out=inner[:, at : at + part.shape[1]])
+        at += part.shape[1]
+    for _ in range(size.bit_length() - 1):
+        down = ufunc(down[:, :, 0::2], down[:, :, 1::2])
+    return down
 
 
 def _firsts(group: Int[np.ndarray, " row"]) -> Int[np.ndarray, " group"]:

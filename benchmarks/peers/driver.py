@@ -15,7 +15,7 @@ from typing import Any
 from benchmarks.measure import environment
 from benchmarks.peers.peer import Peer
 from benchmarks.peers.told import told
-from benchmarks.peers.venvs import HERE, NotInstalled, python_for
+from benchmarks.peers.venvs import HERE, NotInstalled, python_for, requirements
 
 SHAPES = {"cpu": (4, 8, 512), "cuda": (12, 12, 768)}  # layers, heads, width
 LENGTHS = {"cpu": (256, 512, 1024, 2048), "cuda": (1024, 2048, 4096, 8192, 16384)}
@@ -93,7 +93,7 @@ def peers() -> Iterator[tuple[str, type[Peer]]]:
 def _row(module: str, peer: type[Peer], setting: Setting) -> dict[str, Any]:
     row = {"module": module, "title": peer.title, "attention": peer.attention, "selects": peer.selects}
     try:
-        python = Path(sys.executable) if setting.here else python_for(module)
+        python = Path(sys.executable) if setting.here else python_for(requirements(module))
     except NotInstalled as problem:
         return {**row, "not_run": str(problem)}
     task = {"module": module, "name": peer.__name__, "device": setting.device, "dtype": setting.dtype}

@@ -19,15 +19,14 @@ def requirements(module: str) -> Path:
     return HERE / "requirements" / f"{module}.txt"
 
 
-def python_for(module: str, venvs: Path = VENVS) -> Path:
-    """The interpreter that has what a peer needs; peers with the same requirements share one.
+def python_for(wanted: Path, venvs: Path = VENVS) -> Path:
+    """The interpreter that has what a file of requirements asks for; the same requirements share one.
 
     Raises
     ------
     NotInstalled
         If pip fails; its output stays in a log beside the environments.
     """
-    wanted = requirements(module)
     constraints = HERE.parents[1] / "constraints.txt"
     read = wanted.read_bytes() + (constraints.read_bytes() if b"-c " in wanted.read_bytes() else b"")
     folder = venvs / hashlib.sha256(read + sys.version.encode()).hexdigest()[:12]

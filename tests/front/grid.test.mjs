@@ -31,6 +31,8 @@ test("144 heads are at a glance on a laptop's page, none over another", () => {
   assert.equal(layout.cells.length, 144);
   assert.ok(layout.width <= 900 && layout.height <= 640, `${layout.width} x ${layout.height}`);
   assert.ok(layout.size >= 44);
+  const marked = byPlace(groupsOf(sites(12, 12)), 900, 620, true);
+  assert.ok(marked.height <= 620 && marked.size >= 38, "with strips too");
   assert.ok(apart(layout));
   assert.deepEqual(layout.rows.map((row) => row.label), Array.from({ length: 12 }, (_, i) => `L${i}`));
 });
@@ -66,6 +68,8 @@ test("encoder, decoder and cross-attention are groups with headings, one kind al
   assert.deepEqual(groups.map((group) => group.title), ["Encoder, self-attention", "Decoder, self-attention", "Decoder, cross-attention"]);
   assert.equal(groups[0].note, "2 layers, 6 heads");
   const layout = byPlace(groups, 900, 640);
+  assert.equal(new Set(layout.cells.map((cell) => cell.item.label)).size, 18);
+  assert.deepEqual([0, 6, 12].map((i) => layout.cells[i].item.label), ["enc L0H0", "dec L0H0", "x L0H0"]);
   assert.equal(layout.headings.length, 3);
   assert.ok(apart(layout));
   assert.ok(layout.headings[1].y >= layout.cells[5].y + layout.size);

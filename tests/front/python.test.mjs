@@ -7,7 +7,7 @@ import { START } from "../../attnprobe/show/static/state.js";
 const SITE = { key: "h.5.attn", layer: 5, kind: "self", weights: [0, 1] };
 const CROSS = { key: "h.5.cross", layer: 5, kind: "cross", weights: [0, 1] };
 const INFO = { shape: [100, 100], rows: [[0, 100]], columns: [0, 100], last: 3 };
-const side = (changes = {}) => ({ path: "runs/book", run: 0, id: "0", sites: [SITE], site: SITE, head: 1, info: INFO, ...changes });
+const side = (changes = {}) => ({ path: "runs/book", run: 0, sample: 3, id: "0", sites: [SITE], site: SITE, head: 1, info: INFO, ...changes });
 const written = (state, ...sides) => lines({ ...START, ...state }, sides).trimEnd().split("\n").slice(2);
 
 test("text is quoted so that Python reads the same", () => {
@@ -37,6 +37,11 @@ test("a row, a column, and the last row where none is chosen", () => {
   ]);
   assert.equal(written({ view: "table", toward: "queries", key: 3 }, side()).at(-1), "head.col(3)");
   assert.equal(written({ view: "table" }, side()).at(-1), "head.row(99)");
+});
+
+test("a sample whose id was not told as it is goes by its place", () => {
+  assert.equal(written({ view: "map" }, side({ id: "a\\x00" }))[1], "head = run.sample(3)[5, 1]");
+  assert.equal(written({ view: "map" }, side({ id: "long…" }))[1], "head = run.sample(3)[5, 1]");
 });
 
 test("a run in memory is the recorder's", () => {

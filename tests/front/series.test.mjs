@@ -3,7 +3,7 @@ import { test } from "node:test";
 
 import { padded, scaleOf } from "../../attnprobe/show/static/axes.js";
 import { readable } from "../../attnprobe/show/static/cells.js";
-import { countOf, curveMeasures, pick, remembering, rowsOf } from "../../attnprobe/show/static/series.js";
+import { curveMeasures, nameOf, pick, remembering, rowsOf } from "../../attnprobe/show/static/series.js";
 
 function sampleOf(rows) {
   return {
@@ -29,34 +29,56 @@ test("a chosen name that is there is taken, else what is looked at first", () =>
   assert.equal(pick([], "", ["entropy"], 1), "");
 });
 
-test("all heads come in one answer, each under its own name", async () => {
+const PLACE = { run: 0, sample: 1, site: "a", head: 2 };
+
+function answering(answers) {
   const asked = [];
-  const source = {
+  return {
+    asked,
     async ask(name, params) {
       asked.push([name, params]);
-      return { head: { sites: ["a", "a"], heads: [0, 2], coords: { query: { start: 0, step: 1 } } }, values: Float32Array.from([1, 2, 3, 4, 5, 6]) };
+      if (answers[name] instanceof Error) throw answers[name];
+      return answers[name];
     },
   };
-  const found = await rowsOf(source, { run: 0, sample: 1, site: "a", head: 2 }, sampleOf(3), "entropy");
-  assert.deepEqual(asked, [["stripes", { run: 0, sample: 1, name: "entropy" }]]);
-  assert.deepEqual([...found.rowOf({ site: "a", head: 2 })], [4, 5, 6]);
-  assert.equal(found.rowOf({ site: "a", head: 1 }), null);
-  assert.ok(found.whole && found.rows.length === 2);
+}
+
+const stripes = (covers) => ({
+  head: { sites: ["a", "a"], heads: [0, 2], covers, coords: { query: { start: 0, step: covers } } },
+  values: Float32Array.from([1, 2, 3, 4, 5, 6]),
 });
 
-test("where all heads are too many numbers, only the chosen one is asked for", async () => {
-  const long = sampleOf(5_000_000);
-  assert.equal(countOf(long, "entropy"), 10_000_000);
-  const source = {
-    async ask(name, params) {
-      assert.deepEqual([name, params], ["measure", { run: 0, sample: 0, site: "a", head: 2, name: "entropy" }]);
-      return { head: { coords: { query: { start: 0, step: 1 } } }, values: new Float32Array(7) };
-    },
-  };
-  const found = await rowsOf(source, { run: 0, sample: 0, site: "a", head: 2 }, long, "entropy");
-  assert.equal(found.whole, false);
-  assert.equal(found.rowOf({ site: "a", head: 2 }).length, 7);
-  assert.equal(found.rowOf({ site: "a", head: 0 }), null);
+test("all heads come in one answer, each under its own name, and the chosen one is one of them", async () => {
+  const source = answering({ stripes: stripes(1) });
+  const { rows, own } = await rowsOf(source, PLACE, "query", "entropy");
+  assert.deepEqual(source.asked, [["stripes", { run: 0, sample: 1, name: "entropy" }]]);
+  assert.deepEqual([...rows.of.get(nameOf("a", 0))], [1, 2, 3]);
+  assert.deepEqual([...own.values], [4, 5, 6]);
+});
+
+test("of a long sample all heads are means, and the chosen one is asked for exactly", async () => {
+  const exact = { head: { coords: { query: { start: 0, step: 1 } } }, values: new Float32Array(12) };
+  const source = answering({ stripes: stripes(4), measure: exact });
+  const { rows, own } = await rowsOf(source, PLACE, "query", "entropy");
+  assert.deepEqual(source.asked[1], ["measure", { ...PLACE, name: "entropy" }]);
+  assert.equal(own.values.length, 12);
+  assert.equal(rows.of.get(nameOf("a", 2)).length, 3);
+});
+
+test("what cannot be had exactly is shown as coarsely as it is there; what is not there at all is an error", async () => {
+  const { own } = await rowsOf(answering({ stripes: stripes(4), measure: new Error("not in this file") }), PLACE, "query", "entropy");
+  assert.deepEqual([[...own.values], own.coords], [[4, 5, 6], { start: 0, step: 4 }]);
+  const nothing = answering({ stripes: new Error("not in this file"), measure: new Error("not in this file") });
+  await assert.rejects(rowsOf(nothing, PLACE, "query", "entropy"), /not in this file/);
+});
+
+test("where all heads are too many to be read, there is the chosen one; where that has none, there are the others", async () => {
+  const exact = { head: { coords: { query: { start: 0, step: 1 } } }, values: new Float32Array(7) };
+  const alone = await rowsOf(answering({ stripes: new Error("more than are shown"), measure: exact }), PLACE, "query", "entropy");
+  assert.deepEqual([alone.rows, alone.own.values.length], [null, 7]);
+  const source = answering({ stripes: stripes(1) });
+  const others = await rowsOf(source, { ...PLACE, head: 1 }, "query", "entropy");
+  assert.deepEqual([others.own, others.rows.of.size, source.asked.length], [null, 2, 1]);
 });
 
 test("a question is asked once while it is remembered; what failed is asked again", async () => {

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { way } from "../../attnprobe/show/static/arcs.js";
+import { edgeOf, gutterOf, way } from "../../attnprobe/show/static/arcs.js";
 import { latest } from "../../attnprobe/show/static/latest.js";
 import { cut, inkOn, levelOf, running, shadeOf } from "../../attnprobe/show/static/shown.js";
 
@@ -55,6 +55,14 @@ test("between two blocks a line crosses over in the gap, in both directions", ()
   assert.deepEqual(there.start, back.end);
   assert.equal(there.curve[1], there.start[1]);
   assert.equal(there.curve[7], there.end[1]);
+});
+
+test("blocks above each other have no gap to cross in; a token out of the text is at its edge", () => {
+  const box = (left, top) => ({ left, right: left + 20, top, bottom: top + 16 });
+  assert.deepEqual(gutterOf(box(0, 0), box(50, 0)), [20, 50]);
+  assert.equal(gutterOf(box(0, 0), box(0, 50)), null);
+  assert.deepEqual(edgeOf(box(0, 0), true), { left: 10, right: 10, top: 0, bottom: 0 });
+  assert.equal(edgeOf(box(0, 0), false).top, 16);
 });
 
 test("next to no weight has next to the page's colour", () => {

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { nextSite, pooled, thumbnails } from "../../attnprobe/show/static/thumbnails.js";
+import { limitsOf, nextSite, pooled, thumbnails } from "../../attnprobe/show/static/thumbnails.js";
 
 const NAN = 0x7fc0;
 
@@ -46,13 +46,26 @@ test("a picture is written where it belongs in a larger one", () => {
   assert.deepEqual([...into], [0, 0, 0, 0, 0, 7, 8, 0, 0, 0, 0, 0]);
 });
 
-const cell = (site, weights = true) => ({ item: { site, head: 0, weights } });
+const cell = (site) => ({ item: { site, head: 0 } });
 
-test("the site that is seen most comes first; one without weights is never asked for", () => {
-  const cells = [cell("a"), cell("b"), cell("b"), cell("c", false), cell("c", false), cell("c", false)];
+test("the site that is seen most comes first, and none that is here comes again", () => {
+  const cells = [cell("a"), cell("b"), cell("b")];
   assert.equal(nextSite(cells, () => false), "b");
   assert.equal(nextSite(cells, (site) => site === "b"), "a");
-  assert.equal(nextSite(cells, (site) => site !== "c"), null);
+  assert.equal(nextSite(cells, () => true), null);
+});
+
+test("colours reach from the small to the largest weights that are seen, in round numbers", () => {
+  const counts = new Uint32Array(0x7f81);
+  counts[0] = 1_000_000; // zeros are no weights to see
+  counts[bits(3e-4)] = 900;
+  counts[bits(0.03)] = 99;
+  counts[bits(0.7)] = 1;
+  const { low, high, max } = limitsOf(counts);
+  assert.ok(Math.abs(low / 1e-4 - 1) < 1e-6);
+  assert.ok(Math.abs(high - 0.05) < 1e-9, String(high));
+  assert.equal(max, 1);
+  assert.equal(limitsOf(new Uint32Array(0x7f81)), null);
 });
 
 test("one site is asked for at a time, each once, those seen now before those seen before", async () => {
@@ -87,4 +100,26 @@ test("what fails is said once and not asked for again", async () => {
     await new Promise((resolve) => setTimeout(resolve));
   }
   assert.deepEqual([asked, said], [1, ["not kept"]]);
+});
+
+test("what is forgotten is not drawn, and asked for again; an answer on its way is of what was asked before", async () => {
+  const asked = [];
+  const waiting = [];
+  const source = { ask: (name, params) => (asked.push(params.run), new Promise((resolve) => waiting.push(resolve))) };
+  const answer = { head: { heads: [0], shape: [1, 1, 1] }, values: Uint16Array.from([bits(0.5)]) };
+  const settle = () => new Promise((resolve) => setTimeout(resolve));
+  let arrived = 0;
+  const held = thumbnails(source, { arrived: () => arrived++, failed: assert.fail });
+  held.want({ run: 0, sample: 0, how: "max" }, [cell("a")]);
+  held.forget();
+  held.want({ run: 1, sample: 0, how: "max" }, [cell("a")]);
+  waiting.shift()(answer);
+  await settle();
+  assert.deepEqual([asked, arrived, held.limits()], [[0, 1], 0, null]);
+  waiting.shift()(answer);
+  await settle();
+  assert.equal(arrived, 1);
+  assert.notEqual(held.limits(), null);
+  held.forget();
+  assert.equal(held.draw(null, { site: "a", head: 0 }, 0, 0, 10, null), false);
 });

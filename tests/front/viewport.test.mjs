@@ -18,14 +18,22 @@ test("zooming keeps what is under the pointer there", () => {
   }
 });
 
-test("zooming deep inside of a map keeps it also after clamping", () => {
-  const [shape, area] = [[16384, 16384], { width: 900, height: 700 }];
-  let view = { row: 8000, column: 4000, pixels: 1 };
-  const before = viewport.weightAtPoint(view, 620, 111, area);
-  for (let i = 0; i < 40; i++) view = viewport.clamp(viewport.zoomAt(view, 1.1, 620, 111, area), shape, area);
-  const after = viewport.weightAtPoint(view, 620, 111, area);
-  assert.ok(near(before.row, after.row) && near(before.column, after.column));
-  assert.ok(near(view.pixels, 1.1 ** 40));
+test("zooming in keeps what is under the pointer also after clamping, from the whole map on, if it is the map", () => {
+  for (const shape of shapes(random, 50)) {
+    const area = areaOf();
+    let view = viewport.fit(shape, area);
+    for (let i = 0; i < 30; i++) {
+      const part = viewport.visible(view, area, shape);
+      const before = { row: part.top + random() * (part.bottom - part.top), column: part.left + random() * (part.right - part.left) };
+      const { x, y } = viewport.pointOf(view, before.row, before.column, area);
+      const factor = 1 + random();
+      if (view.pixels * factor > viewport.LARGEST) break;
+      const zoomed = viewport.clamp(viewport.zoomAt(view, factor, x, y, area), shape, area);
+      const after = viewport.weightAtPoint(zoomed, x, y, area);
+      assert.ok(near(before.row, after.row) && near(before.column, after.column), JSON.stringify([shape, area, view]));
+      view = zoomed;
+    }
+  }
 });
 
 test("a drag moves the map by as many pixels", () => {
@@ -64,13 +72,13 @@ test("a clamped view stays as it is, is of some part of the map, and no larger o
     const area = areaOf();
     const wild = { row: (random() - 0.5) * 1e5, column: (random() - 0.5) * 1e5, pixels: 2 ** (random() * 40 - 20) };
     const view = viewport.clamp(wild, shape, area);
-    assert.deepEqual(viewport.clamp(view, shape, area), view);
+    const again = viewport.clamp(view, shape, area);
+    assert.ok(near(again.row, view.row) && near(again.column, view.column) && again.pixels === view.pixels);
     assert.ok(view.pixels <= viewport.LARGEST && view.pixels >= viewport.fitting(shape, area));
     const part = viewport.visible(view, area, shape);
     assert.ok(part.bottom > part.top && part.right > part.left);
-    const shown = [(part.bottom - part.top) * view.pixels, (part.right - part.left) * view.pixels];
-    assert.ok(near(shown[0], Math.min(area.height, shape[0] * view.pixels), 1e-5));
-    assert.ok(near(shown[1], Math.min(area.width, shape[1] * view.pixels), 1e-5));
+    assert.ok(view.row >= 0 && view.row <= shape[0] && view.column >= 0 && view.column <= shape[1]);
+    if (view.pixels === viewport.fitting(shape, area)) assert.ok(near(view.row, shape[0] / 2) && near(view.column, shape[1] / 2));
   }
 });
 

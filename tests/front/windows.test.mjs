@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { indexIn, inWords, largest, parts, positionIn, windowAround, windowSize } from "../../attnprobe/show/static/windows.js";
+import { countBefore, indexIn, inWords, largest, parts, positionIn, windowAround, windowSize } from "../../attnprobe/show/static/windows.js";
 
 test("a stretch lies around its centre, and inside of the text", () => {
   assert.deepEqual(windowAround(1000, 512, 16_384), [744, 1256]);
@@ -48,6 +48,7 @@ test("kept rows are counted over their ranges, both ways", () => {
   for (const at of [0, 1, 4, 7, 9, 99, 103]) assert.equal(indexIn(ranges, at), -1);
   positions.forEach((at, i) => assert.equal(indexIn(ranges, at), i));
   assert.equal(positionIn([])(0), -1);
+  for (let at = 0; at < 110; at += 1) assert.equal(countBefore(ranges, at), positions.filter((one) => one < at).length);
 });
 
 test("ranges are read aloud", () => {

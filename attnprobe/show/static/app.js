@@ -30,7 +30,7 @@ export async function createApp(element, answering, settings = {}) {
   const infos = new Map();
   const sequences = new Map();
   let state = changed(settings.link ? fromHash(location.hash) : START, settings.state ?? {});
-  let runs = (await source.ask("runs")).head.runs;
+  let runs = [];
   let sample = null;
   let limits = NO_LIMITS;
   let colours = null;
@@ -70,6 +70,7 @@ export async function createApp(element, answering, settings = {}) {
     if (!names.size) return;
     const before = state;
     state = next;
+    if (!bar) return; // what opens shows it
     if (names.has("run") || names.has("sample")) {
       load().catch(onError);
       return;
@@ -102,7 +103,7 @@ export async function createApp(element, answering, settings = {}) {
     if (before && now && (before.rows !== now.rows || before.columns !== now.columns)) {
       state = changed(state, { row: null, column: null, span: null, query: null, key: null, box: null });
     }
-    tell(new Set(Object.keys(START)));
+    if (bar) tell(new Set(Object.keys(START)));
   }
 
   function tell(names) {
@@ -111,7 +112,7 @@ export async function createApp(element, answering, settings = {}) {
     if (names.has("view")) showView();
     if (settings.link) history.replaceState(null, "", toHash(state) || location.pathname + location.search);
     settings.onState?.(state);
-    bar?.update(names);
+    bar.update(names);
     for (const view of views.values()) if (!view.element.hidden) view.update(names);
   }
 
@@ -136,8 +137,9 @@ export async function createApp(element, answering, settings = {}) {
   function makeColours() {
     const dark = isDark();
     const { map, scale } = state;
-    const low = state.low ?? limits.low;
-    const high = Math.max(state.high ?? (scale === "log" ? limits.max : limits.high), low * 1.0001);
+    const [from, to] = scale === "row" ? [limits.low / limits.high, 1] : [limits.low, limits.high]; // of a row: shares of its largest
+    const low = state.low ?? from;
+    const high = Math.max(state.high ?? to, low * 1.0001);
     const style = getComputedStyle(root);
     return {
       table: makeLut({ map, scale, low, high, dark }),
@@ -241,15 +243,22 @@ export async function createApp(element, answering, settings = {}) {
     for (const view of views.values()) if (!view.element.hidden) view.update(names);
   });
   root.dataset.theme = isDark() ? "dark" : "light";
-  if (settings.link) addEventListener("hashchange", () => set({ ...START, ...fromHash(location.hash) }));
-  app.close = stopTheme;
+  const follow = () => set({ ...START, ...fromHash(location.hash) });
+  if (settings.link) addEventListener("hashchange", follow);
+  app.close = () => {
+    stopTheme();
+    removeEventListener("hashchange", follow);
+  };
 
+  runs = (await source.ask("runs")).head.runs;
   await open();
+  const opened = [state.run, state.sample];
   bar = toolbar(app, VIEW_LIST);
   replace(root, bar.element, main, status);
   root.addEventListener("keydown", (event) => bar.key(event));
-  bar.update(new Set(Object.keys(START)));
-  showView();
+  if (state.run !== opened[0] || state.sample !== opened[1]) await load(); // a link that was opened meanwhile
+  fit();
+  tell(new Set(Object.keys(START)));
   root.app = app; // for tests and for the curious
   watch().catch(onError);
   return app;

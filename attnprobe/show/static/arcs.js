@@ -34,6 +34,28 @@ export function way(from, to, gutter) {
 }
 
 /**
+ * The gap between two blocks beside each other; null where they are not. Pure.
+ * @param {Box} left
+ * @param {Box} right
+ * @returns {[number, number]|null}
+ */
+export function gutterOf(left, right) {
+  return right.left >= left.right ? [left.right, right.left] : null;
+}
+
+/**
+ * Where lines begin whose token is before or behind the text: the middle of its upper or lower edge. Pure.
+ * @param {Box} frame
+ * @param {boolean} above
+ * @returns {Box}
+ */
+export function edgeOf(frame, above) {
+  const x = (frame.left + frame.right) / 2;
+  const y = above ? frame.top : frame.bottom;
+  return { left: x, right: x, top: y, bottom: y };
+}
+
+/**
  * Draw curves on a canvas that covers `frame`, strongest on top.
  * @param {HTMLCanvasElement} canvas
  * @param {DOMRect} frame the place on the screen that it covers

@@ -9,7 +9,7 @@ import { linearTicks, logTicks, short } from "./ticks.js";
  * Gives `{at(value), back(pixel), ticks: [{value, text}]}`.
  */
 export function scaleOf(axis, from, to, wanted = 5) {
-  if (axis.kind === "names") return namesScale(axis.names, from, to, wanted);
+  if (axis.kind === "names") return namesScale(axis.names, from, to);
   const log = axis.kind === "log";
   const way = log ? Math.log : (value) => value;
   const back = log ? Math.exp : (value) => value;
@@ -22,18 +22,17 @@ export function scaleOf(axis, from, to, wanted = 5) {
   };
 }
 
-function namesScale(names, from, to, wanted) {
+function namesScale(names, from, to) {
   const each = (to - from) / Math.max(1, names.length);
-  const step = Math.max(1, Math.ceil(names.length / Math.max(1, wanted)));
   return {
     each,
     at: (number) => from + (number + 0.5) * each,
     back: (pixel) => Math.max(0, Math.min(names.length - 1, Math.floor((pixel - from) / each))),
-    ticks: names.flatMap((text, value) => (value % step ? [] : [{ value, text }])),
+    ticks: names.map((text, value) => ({ value, text })),
   };
 }
 
-/** Limits with a little room, so that nothing lies on the frame; a share keeps its 0 and 1. */
+/** Limits with a little room, so that nothing lies on the frame; 0 and a share's 1 stay the ends that they are. */
 export function padded([low, high], share = 0.04) {
   const room = (high - low || Math.abs(high) || 1) * share;
   return [low === 0 ? 0 : low - room, high === 1 ? 1 : high + room];
@@ -54,15 +53,15 @@ export function drawAxes(context, box, x, y, names, colours) {
   }
   context.textBaseline = "top";
   context.textAlign = "center";
-  let free = -Infinity;
-  for (const { value, text } of x.ticks) {
+  // Labels that would touch are left out evenly, the first one never.
+  const wide = Math.max(0, ...x.ticks.map(({ text }) => context.measureText(text).width)) + 10;
+  const apart = x.ticks.length > 1 ? Math.abs(x.at(x.ticks[1].value) - x.at(x.ticks[0].value)) : wide;
+  const each = Math.ceil(wide / Math.max(1, apart));
+  x.ticks.forEach(({ value, text }, i) => {
     const at = Math.round(x.at(value)) + 0.5;
     if (x.each === undefined) line(context, at, box.top, at, box.bottom);
-    const half = context.measureText(text).width / 2;
-    if (at - half < free) continue; // a label that would lie on the one before
-    context.fillText(text, at, box.bottom + 6);
-    free = at + half + 8;
-  }
+    if (i % each === 0) context.fillText(text, at, box.bottom + 6);
+  });
   context.strokeStyle = colours.faint;
   line(context, box.left, box.bottom + 0.5, box.right, box.bottom + 0.5);
   context.fillStyle = colours.ink;

@@ -1,5 +1,6 @@
 /** The box that was drawn on the map: its bounds, and all heads by the mass that they put there. */
 
+import { bar } from "./bars.js";
 import { button, h, replace } from "./dom.js";
 import { readable } from "./ordering.js";
 import { boxInWords, headName, rank, tidyBox } from "./ranking.js";
@@ -130,10 +131,6 @@ export function boxPanel(app) {
   }
 
   function item({ key: site, head, mass, exact }, most, sites) {
-    const bar = h("span", { class: "ap-bar-one" });
-    const share = most > 0 ? mass / most : 0;
-    bar.style.width = `${(100 * share).toFixed(2)}%`;
-    bar.style.backgroundColor = app.colours().ramp(Math.max(0.25, Math.sqrt(share)));
     const current = site === app.state.site && head === app.state.head;
     const title = exact ? `${mass}, exact` : `${mass}, from means of cells`;
     const of = sites.find((one) => one.key === site);
@@ -144,7 +141,7 @@ export function boxPanel(app) {
         "button",
         { type: "button", class: "ap-rank", title: `${of.label} head ${head}: ${title}`, "aria-current": current ? "true" : null, on: { click: () => app.set({ site, head }) } },
         h("span", { class: "ap-rank-name", text: headName(of, sites, head) }),
-        h("span", { class: "ap-bars" }, bar),
+        h("span", { class: "ap-bars" }, bar(mass, most, app.colours().ramp)),
         h("span", { class: "ap-number", text: readable(mass) }),
       ),
     );

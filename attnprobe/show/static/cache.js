@@ -1,6 +1,9 @@
 // Patches that were asked for: a few at a time, the wanted ones first, the least lately used forgotten when memory is full.
 import { keyOf } from "./patches.js";
 
+/** Milliseconds after which a patch that failed may be tried again. */
+export const RETRY = 3000;
+
 /** @typedef {{key: string, cells: ?Uint16Array, extra: *, bytes: number, picture: *, version: number}} Entry */
 
 /** Patches of maps. */
@@ -94,7 +97,7 @@ export class PatchCache {
       if (this.flights.get(key) === flight) this.keep(key, got);
     } catch (error) {
       if (this.flights.get(key) !== flight) return; // it was dropped
-      this.broken.set(key, this.now() + 3000);
+      this.broken.set(key, this.now() + RETRY);
       this.failed(error);
     }
     if (this.flights.get(key) !== flight) return;

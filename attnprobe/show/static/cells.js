@@ -9,8 +9,8 @@ const FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-
  * Draw what is seen of a layout, in pixels of the page.
  *
  * `view`: `{layout, shown (numbers of cells), left, top (scrolled), width, height}`. `how`: `{colours, picture(item, x,
- * y), valueOf(item), limits, fills (cells without weights have the colour of the value), captionOf(item), kindsOf(item),
- * current, focused, over (numbers of cells, or -1)}`.
+ * y) (draws it, or gives false), valueOf(item), limits (of these values), captionOf(item), kindsOf(item), current, focused,
+ * over (numbers of cells, or -1)}`.
  */
 export function drawCells(context, view, how) {
   const { layout, shown, left, top, width, height } = view;
@@ -36,7 +36,7 @@ function drawCell(context, x, y, { size, strip, caption }, item, how, over) {
   const { colours } = how;
   const value = how.valueOf(item);
   const share = Number.isFinite(value) ? Math.max(0, Math.min(1, (value - how.limits[0]) / (how.limits[1] - how.limits[0]))) : null;
-  if (!(item.weights && how.picture(item, x, y))) {
+  if (!how.picture(item, x, y)) {
     const filled = !item.weights && share !== null;
     context.fillStyle = filled ? colours.ramp(share) : colours.panel;
     context.fillRect(x, y, size, size);
@@ -46,13 +46,15 @@ function drawCell(context, x, y, { size, strip, caption }, item, how, over) {
     }
   }
   context.lineWidth = 1;
-  context.strokeStyle = over ? colours.ink : colours.line;
+  context.strokeStyle = over ? colours.ink : item.weights ? colours.line : colours.faint;
+  if (!item.weights) context.setLineDash([3, 3]); // a summary is there, or a number, and no weights
   context.strokeRect(x - 0.5, y - 0.5, size + 1, size + 1);
+  context.setLineDash([]);
   if (strip) {
     context.fillStyle = colours.line;
     context.fillRect(x, y + size + 3, size, strip - 4);
     if (share !== null) {
-      context.fillStyle = colours.accent;
+      context.fillStyle = colours.ramp(share);
       context.fillRect(x, y + size + 3, Math.max(share > 0 ? 1 : 0, Math.round(share * size)), strip - 4);
     }
   }

@@ -2,6 +2,7 @@
 
 import { drawAxes, scaleOf } from "./axes.js";
 import { nearest } from "./binning.js";
+import { drawBars, drawGuides, drawLine, drawPoint, drawPoints } from "./chartmarks.js";
 import { h, replace } from "./dom.js";
 import { short } from "./ticks.js";
 import { tooltip } from "./tooltip.js";
@@ -22,7 +23,7 @@ export function seriesColour(number, dark) {
  * `lines: [{name, at: [x], mean, low, high, colour, width, alpha, band, told}]` (arrays of equal length; NaN is a gap;
  * `told`: the pointer is told its numbers), `bars: [{name, values, colour}]` over a "names" axis,
  * `points: [{x, y, name, rows, colour, letter, strong, label}]` (`rows`: what a tooltip says).
- * `pick(point)`: a click or Enter on a point. `title`, `note`: above it. `table: {head, rows}`: the same in words.
+ * `guides: [{x}, {y}]`: dashed lines. `pick(point)`: a click or Enter on a point. `title`, `note`: above it. `table: {head, rows}`: the same in words.
  */
 export function chart() {
   const canvas = h("canvas", { tabIndex: 0, role: "img" });
@@ -56,7 +57,8 @@ export function chart() {
     [spec, colours, over] = [next, { ...now, line: lineColour(now), font: FONT }, -1];
     tip.hide();
     replace(title, spec.title, spec.note ? h("span", { class: "ap-faint", text: ` ${spec.note}` }) : null);
-    replace(legend, [...(spec.lines ?? []), ...(spec.bars ?? []), ...(spec.legend ?? [])].filter((one) => one.name).map(swatch));
+    const told = [...[...(spec.lines ?? [])].reverse(), ...(spec.bars ?? []), ...(spec.legend ?? [])];
+    replace(legend, told.filter((one) => one.name).map(swatch));
     legend.hidden = !legend.childElementCount;
     canvas.setAttribute("aria-label", `${spec.title}: ${spec.y.label} by ${spec.x.label}. The same as a table follows.`);
     replace(words, table(spec));
@@ -72,8 +74,8 @@ export function chart() {
     const context = base.getContext("2d");
     context.scale(ratio, ratio);
     box = { left: 62, top: 8, right: width - 12, bottom: height - 42 };
-    x = scaleOf(spec.x, box.left, box.right, spec.x.kind === "names" ? 40 : Math.max(2, Math.floor(width / 90)));
-    y = scaleOf(spec.y, box.bottom, box.top, Math.max(2, Math.floor(height / 55)));
+    x = scaleOf(spec.x, box.left, box.right, Math.max(2, Math.floor(width / 90)));
+    y = scaleOf(spec.y, box.bottom, box.top, Math.max(2, Math.floor(height / 45)));
     drawAxes(context, box, x, y, { x: spec.x.label, y: spec.y.label }, colours);
     context.save();
     context.beginPath();
@@ -83,6 +85,7 @@ export function chart() {
     drawBars(context, spec.bars ?? [], x, y);
     context.restore();
     places = (spec.points ?? []).map((one) => ({ x: x.at(one.x), y: y.at(one.y) }));
+    drawGuides(context, spec.guides ?? [], x, y, box, spec, colours);
     drawPoints(context, spec.points ?? [], places, box, colours);
     mark();
   }
@@ -99,7 +102,7 @@ export function chart() {
     if (spec.points) return drawPoint(context, spec.points[over], places[over], 7, colours.ink);
     context.strokeStyle = colours.ink;
     context.globalAlpha = 0.5;
-    const at = Math.round(x.at(spec.bars ? over : spec.lines[0].at[over])) + 0.5;
+    const at = Math.round(x.at(spec.bars ? over : guide()[over])) + 0.5;
     context.strokeRect(at, box.top, 0, box.bottom - box.top);
     context.globalAlpha = 1;
   }
@@ -109,8 +112,12 @@ export function chart() {
     if (spec.points) return aim(nearest(places, left, top, REACH));
     if (left < box.left || left > box.right) return aim(-1);
     if (spec.bars) return aim(x.back(left));
-    const at = spec.lines.length ? spec.lines[0].at : [];
-    aim(nearest(at.length ? Array.from(at, (one) => ({ x: x.at(one), y: 0 })) : [], left, 0));
+    aim(nearestOf(guide(), x.back(left)));
+  }
+
+  /** The positions that the pointer stops at: those of the last line, which is drawn on top. */
+  function guide() {
+    return spec.lines?.at(-1)?.at ?? [];
   }
 
   function stepped(step) {
@@ -119,7 +126,7 @@ export function chart() {
       const next = order.indexOf(over) + step;
       return order[over < 0 ? 0 : Math.max(0, Math.min(order.length - 1, next))] ?? -1;
     }
-    const count = spec.bars ? spec.bars[0].values.length : (spec.lines[0]?.at.length ?? 0);
+    const count = spec.bars ? spec.bars[0].values.length : guide().length;
     return Math.max(0, Math.min(count - 1, over + step));
   }
 
@@ -131,23 +138,34 @@ export function chart() {
     mark();
     if (over < 0) return tip.hide();
     const { name, rows, left, top } = told();
-    tip.show(name, rows, left, top);
+    tip.show(name, rows, { left, right: left, top });
   }
 
   /** What is said of what is pointed at. */
   function told() {
     if (spec.points) {
       const one = spec.points[over];
-      return { name: one.name, rows: one.rows, left: places[over].x, top: places[over].y };
+      return { name: one.name, rows: one.rows, left: places[over].x, top: places[over].y - 20 };
     }
-    const series = spec.bars ?? spec.lines.filter((one) => one.told);
-    const rows = series.map((one) => [one.name, short(spec.bars ? one.values[over] : one.mean[over])]);
-    const place = spec.bars ? over : spec.lines[0].at[over];
-    const name = spec.bars ? spec.x.names[over] : short(place, 6);
+    const series = spec.bars ?? spec.lines.filter((one) => one.told).reverse();
+    const place = spec.bars ? over : guide()[over];
+    const rows = series.map((one) => [one.name, short(spec.bars ? one.values[over] : one.mean[nearestOf(one.at, place)])]);
+    const name = spec.bars ? spec.x.names[over] : Math.round(place).toLocaleString("en-US");
     return { name: `${spec.x.label} ${name}`, rows, left: x.at(place), top: box.top };
   }
 
   return { element, draw, width: () => plot.clientWidth };
+}
+
+/** The number of the nearest of some ascending positions; -1 of none. */
+function nearestOf(at, value) {
+  let [low, high] = [0, at.length - 1];
+  while (high - low > 1) {
+    const half = (low + high) >> 1;
+    if (at[half] <= value) low = half;
+    else high = half;
+  }
+  return high > low && value - at[low] > at[high] - value ? high : Math.min(low, high);
 }
 
 function lineColour({ dark }) {
@@ -162,76 +180,4 @@ function table({ table: words }) {
   if (!words) return null;
   const row = (tag) => (cells) => h("tr", {}, cells.map((text) => h(tag, { text })));
   return h("table", {}, h("thead", {}, row("th")(words.head)), h("tbody", {}, words.rows.map(row("td"))));
-}
-
-function drawLine(context, one, x, y) {
-  const count = one.at.length;
-  if (one.band) {
-    context.globalAlpha = 0.22;
-    context.fillStyle = one.colour;
-    for (let i = 0; i < count; i++) {
-      if (!Number.isFinite(one.low[i])) continue;
-      const wide = count > 1 ? Math.abs(x.at(one.at[1]) - x.at(one.at[0])) : 2;
-      const [top, bottom] = [y.at(one.high[i]), y.at(one.low[i])];
-      context.fillRect(x.at(one.at[i]) - wide / 2, top, wide, Math.max(1, bottom - top));
-    }
-  }
-  context.globalAlpha = one.alpha ?? 1;
-  context.strokeStyle = one.colour;
-  context.lineWidth = one.width ?? 1.5;
-  context.lineJoin = "round";
-  context.beginPath();
-  let pen = false;
-  for (let i = 0; i < count; i++) {
-    const there = Number.isFinite(one.mean[i]);
-    if (there && pen) context.lineTo(x.at(one.at[i]), y.at(one.mean[i]));
-    else if (there) context.moveTo(x.at(one.at[i]), y.at(one.mean[i]));
-    pen = there;
-  }
-  context.stroke();
-  context.globalAlpha = 1;
-}
-
-function drawBars(context, bars, x, y) {
-  const wide = Math.max(1, Math.min(28, (x.each * 0.8) / Math.max(1, bars.length)));
-  bars.forEach(({ values, colour }, number) => {
-    context.fillStyle = colour;
-    values.forEach((value, i) => {
-      if (!Number.isFinite(value)) return;
-      const left = x.at(i) + (number - bars.length / 2) * wide;
-      const [top, bottom] = [y.at(value), y.at(0)];
-      context.fillRect(left, Math.min(top, bottom), Math.max(1, wide - 1), Math.abs(bottom - top));
-    });
-  });
-}
-
-function drawPoint(context, { colour }, { x, y }, radius, edge) {
-  context.beginPath();
-  context.arc(x, y, radius, 0, 2 * Math.PI);
-  context.globalAlpha = edge ? 1 : 0.75;
-  context.fillStyle = colour;
-  context.fill();
-  context.globalAlpha = 1;
-  if (!edge) return;
-  context.lineWidth = 2;
-  context.strokeStyle = edge;
-  context.stroke();
-}
-
-function drawPoints(context, points, places, box, colours) {
-  points.forEach((one, i) => drawPoint(context, one, places[i], one.strong ? 6 : 4, one.strong ? colours.ink : null));
-  context.font = colours.font;
-  context.textBaseline = "middle";
-  context.fillStyle = colours.ink;
-  const taken = [];
-  points.forEach((one, i) => {
-    if (!one.label) return;
-    const wide = context.measureText(one.label).width;
-    const left = places[i].x + 9 + wide > box.right ? places[i].x - 9 - wide : places[i].x + 9;
-    const mine = { left: left - 2, right: left + wide + 2, top: places[i].y - 7, bottom: places[i].y + 7 };
-    if (taken.some((t) => t.left < mine.right && t.right > mine.left && t.top < mine.bottom && t.bottom > mine.top)) return;
-    taken.push(mine);
-    context.textAlign = "left";
-    context.fillText(one.label, left, places[i].y);
-  });
 }

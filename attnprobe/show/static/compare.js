@@ -129,7 +129,7 @@ export function compareView(app) {
     const fresh = wanted.filter((name) => !shown.includes(name));
     shown = visible ? wanted : [];
     for (const name of fresh) maps[name].update(new Set(["shown"]));
-    for (const mode of modes) mode.setAttribute("aria-pressed", String(mode.dataset.value === app.state.mode));
+    for (const mode of modes) mode.setAttribute("aria-pressed", String((mode.dataset.value === "minus") === wanted.includes("minus")));
     modes[1].disabled = !fits.subtract;
     scale.element.hidden = !wanted.includes("minus");
     scale.update(app.state.scale, app.colours());

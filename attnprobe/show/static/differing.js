@@ -2,7 +2,7 @@
 
 import { NUMBERS, bitsOf } from "./bfloat16.js";
 
-const ROUNDING = 2 ** -8; // of a number in 16 bits: what differs by less is not known to differ
+const ROUNDING = 2 ** -7; // a number in 16 bits is within 2**-8 of its own: by so much, two may differ that are all but equal
 
 /** A difference of two weights of 16 bits; zero if it is within their rounding, NaN if either is. */
 export function minus(a, b) {

@@ -1,7 +1,5 @@
 /** Exact weights under the pointer, in blocks: what a person reads is never rounded to 16 bits. */
 
-import { debounce } from "./dom.js";
-
 const BLOCK = 32;
 const KEPT = 100;
 const REST = 70; // milliseconds that the pointer rests before a block is asked for
@@ -12,6 +10,8 @@ export function createExact(source, { changed }) {
   const startOf = (at) => Math.floor(at / BLOCK) * BLOCK;
   const keyOf = (place, query, key) => JSON.stringify([place, startOf(query), startOf(key)]);
   let waiting = 0;
+  let timer = null;
+  let wanted = [];
 
   function ask(place, shape, query, key) {
     const name = keyOf(place, query, key);
@@ -25,14 +25,17 @@ export function createExact(source, { changed }) {
     source
       .ask("weights", { ...place, top, bottom, left, right })
       .then(({ values }) => (block.values = values))
-      .catch(() => (block.values = null)) // an HTML file does not hold them
+      .catch(() => (block.values = null)) // an HTML file does not hold all of them
       .finally(() => {
         waiting--;
         changed();
       });
   }
 
-  const later = debounce(REST, (...wanted) => wanted.forEach((one) => ask(...one)));
+  function rested() {
+    timer = null;
+    for (const one of wanted) ask(...one);
+  }
 
   return {
     at(place, query, key) {
@@ -43,10 +46,22 @@ export function createExact(source, { changed }) {
       blocks.set(name, block);
       return block.values[(query - block.top) * block.width + key - block.left];
     },
-    /** Ask for the blocks of some weights once the pointer rests: [place, shape, query, key] each. */
-    want: (wanted) => later(...wanted),
+    /** Ask for the blocks of some weights, [place, shape, query, key] each, once nothing else was wanted for a moment. */
+    want(some) {
+      clearTimeout(timer);
+      wanted = some;
+      timer = some.length ? setTimeout(rested, REST) : null;
+    },
+    /** Of the blocks that a part of a map is in, one weight each. */
+    corners(part) {
+      const found = [];
+      for (let query = startOf(part.top); query < part.bottom; query += BLOCK) {
+        for (let key = startOf(part.left); key < part.right; key += BLOCK) found.push([query, key]);
+      }
+      return found;
+    },
     get busy() {
-      return waiting > 0;
+      return waiting > 0 || timer !== null;
     },
     clear: () => blocks.clear(),
   };

@@ -7,13 +7,14 @@ const LINE = 20; // pixels of a line that a wheel tells
 
 /**
  * Listen on an element. `on` has: zoom(factor, point), pan(dx, dy), hover(point or null), pick(point), grab(point, shift)
- * giving "pan" or the name of another drag, drag(name, from, to), drop(name, from, to), wheel(event) saying whether it is
+ * giving "pan" or the name of another drag, drag(name, from, to), drop(name, from, to), cancel() of a drag, wheel(event) saying whether it is
  * for the map. Points are {x, y} in pixels of the element.
  */
 export function pointerGestures(element, on) {
   const fingers = new Map();
   let drag = null; // {name, from, at, moved}
   let lastTap = null;
+  let lastHover = null;
 
   const pointOf = (event) => {
     const { left, top } = element.getBoundingClientRect();
@@ -28,13 +29,17 @@ export function pointerGestures(element, on) {
     element.setPointerCapture(event.pointerId);
     fingers.set(event.pointerId, point);
     if (fingers.size === 1) drag = { name: on.grab(point, event.shiftKey), from: point, at: point, moved: false };
-    else if (drag) drag = { ...drag, name: "pinch", moved: true };
+    else if (drag) {
+      drag = { ...drag, name: "pinch", moved: true };
+      on.cancel();
+    }
   });
 
   listen("pointermove", (event) => {
     const point = pointOf(event);
     const before = fingers.get(event.pointerId);
     if (!before) {
+      lastHover = point;
       if (event.pointerType !== "touch") on.hover(point);
       return;
     }
@@ -71,7 +76,7 @@ export function pointerGestures(element, on) {
     }
     const double = lastTap && event.timeStamp - lastTap.time < DOUBLE && Math.hypot(point.x - lastTap.x, point.y - lastTap.y) < 4 * TAP;
     if (double) on.zoom(2, point);
-    else if (ended.name === "pan" || ended.name === "box") on.pick(point);
+    else if (ended.name === "pan") on.pick(point);
     else on.drop(ended.name, ended.from, point);
     lastTap = double ? null : { ...point, time: event.timeStamp };
   });
@@ -82,7 +87,10 @@ export function pointerGestures(element, on) {
     else drag = { name: "pinch", moved: true };
   }
 
-  listen("pointercancel", lift);
+  listen("pointercancel", (event) => {
+    lift(event);
+    on.cancel();
+  });
   listen("pointerleave", (event) => {
     if (event.pointerType === "mouse" && !fingers.size) on.hover(null);
   });
@@ -93,7 +101,9 @@ export function pointerGestures(element, on) {
       event.preventDefault();
       const unit = event.deltaMode === 1 ? LINE : event.deltaMode === 2 ? 400 : 1;
       const size = event.ctrlKey ? 60 : 240; // a pinch on a touchpad tells of itself as a wheel with this key, in small steps
-      on.zoom(2 ** (-(event.deltaY * unit) / size), pointOf(event));
+      const point = pointOf(event); // in whole pixels, of which one may be many weights
+      const same = lastHover && Math.hypot(point.x - lastHover.x, point.y - lastHover.y) < 1.5;
+      on.zoom(2 ** (-(event.deltaY * unit) / size), same ? lastHover : point);
     },
     { passive: false },
   );

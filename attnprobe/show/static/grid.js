@@ -4,7 +4,7 @@ export const GAP = 4;
 export const GUTTER = 44; // left of the rows, for layer numbers
 export const HEADER = 20; // above the columns, for head numbers
 const HEADING = 30; // above a group
-const [SMALLEST, COMFORTABLE, LARGEST] = [24, 44, 120];
+const [SMALLEST, ENOUGH, COMFORTABLE, LARGEST] = [24, 38, 44, 120]; // sides of cells; ENOUGH if then everything is seen at once
 const STRIP = 8; // below a picture, for the colour and length of a measure
 const CAPTION = 28; // below a picture by rank: name and number
 
@@ -23,20 +23,24 @@ export function groupsOf(sites) {
     group.sites.sort((one, other) => one.layer - other.layer);
     const heads = group.sites.reduce((sum, site) => sum + site.heads.length, 0);
     const name = `${group.kind}-attention`;
+    group.tag = groups.length === 1 ? "" : group.kind === "cross" ? "x " : parts > 1 ? `${group.part.slice(0, 3)} ` : "";
     group.title = parts > 1 ? `${capital(group.part)}, ${name}` : capital(name);
     group.note = `${counted(group.sites.length, "layer")}, ${counted(heads, "head")}`;
   }
   return groups;
 }
 
-/** Every head of some groups, in reading order. */
+/** Every head of some groups, in reading order; `label` tells those of one layer and number apart ("x L3H5"). */
 export function headsOf(groups) {
   return groups.flatMap((group) =>
     group.sites.flatMap((site) => {
       const drawn = new Set(site.weights);
       return [...site.heads]
         .sort((one, other) => one - other)
-        .map((head) => ({ site: site.key, layer: site.layer, head, name: `L${site.layer}H${head}`, group, weights: drawn.has(head) }));
+        .map((head) => {
+          const name = `L${site.layer}H${head}`;
+          return { site: site.key, layer: site.layer, head, name, label: group.tag + name, group, weights: drawn.has(head) };
+        });
     }),
   );
 }
@@ -96,7 +100,7 @@ export function byRank(heads, width, height, strip = false) {
   const below = (strip ? STRIP : 0) + CAPTION;
   const room = Math.max(COMFORTABLE + GAP, width - GAP);
   let size = COMFORTABLE;
-  for (let larger = LARGEST; larger > COMFORTABLE; larger -= 2) {
+  for (let larger = LARGEST; larger >= ENOUGH + 2; larger -= 2) {
     const across = Math.floor(room / (larger + GAP));
     if (across && Math.ceil(heads.length / across) * (larger + below + GAP) + GAP <= height) {
       size = larger;
@@ -156,7 +160,7 @@ export function moved(layout, from, key, control = false) {
 
 function fitted(across, down) {
   const fit = Math.floor(Math.min(across, down));
-  const roomy = fit >= COMFORTABLE ? fit : Math.max(fit, Math.min(COMFORTABLE, Math.floor(across)));
+  const roomy = fit >= ENOUGH ? fit : Math.max(fit, Math.min(COMFORTABLE, Math.floor(across)));
   return Math.max(SMALLEST, Math.min(LARGEST, roomy));
 }
 

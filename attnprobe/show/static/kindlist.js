@@ -28,22 +28,23 @@ export function kindList({ open, sort, point }) {
   function section(kind, heads, scores) {
     const score = (item) => scoreOf(scores, kind.measure, item.site, item.head);
     const found = heads.filter((item) => score(item) > kind.threshold).sort((one, other) => score(other) - score(one));
-    const several = new Set(found.map((item) => item.name)).size < found.length;
     const chips = found.slice(0, LISTED).map((item) => {
       const title = `${item.group.title}, ${item.name}: ${kind.measure} ${short(score(item), 2)}`;
-      const name = several && item.group.kind === "cross" ? `${item.name} cross` : item.name;
-      const chip = button(name, () => open(item), { class: "ap-chip", title });
+      const chip = button(item.label, () => open(item), { class: "ap-chip", title });
       for (const event of ["pointerenter", "focus"]) chip.addEventListener(event, () => point(item));
       for (const event of ["pointerleave", "blur"]) chip.addEventListener(event, () => point(null));
       return chip;
     });
     if (found.length > LISTED) {
-      chips.push(button(`all ${found.length.toLocaleString("en-US")}`, () => sort(kind.measure), { class: "ap-chip ap-more", title: `Sort by ${kind.measure}` }));
+      const all = `all ${found.length.toLocaleString("en-US")}`;
+      chips.push(button(all, () => sort(kind.measure), { class: "ap-chip ap-more", title: `Sort by ${kind.measure}` }));
     }
+    const letter = h("i", { text: kind.letter, style: { background: kind.colour } });
+    const count = h("span", { class: "ap-faint", text: ` ${found.length.toLocaleString("en-US")}` });
     return h(
       "section",
       {},
-      h("h3", {}, h("i", { text: kind.letter, style: { background: kind.colour } }), kind.name, h("span", { class: "ap-faint", text: ` ${found.length.toLocaleString("en-US")}` })),
+      h("h3", {}, letter, kind.name, count),
       h("p", { class: "ap-faint", text: `look at ${kind.meaning}` }),
       found.length ? h("div", { class: "ap-chips" }, chips) : null,
     );

@@ -2,13 +2,14 @@
 
 /**
  * Rare and telling ones first: in most models, most heads look at the first token. `colour` is a fill on which white
- * letters stand out, in a dark page as in a light one, and which colour-blind readers can tell from the others.
+ * letters stand out, in a dark page as in a light one, and which colour-blind readers can tell from the others; `bright`
+ * is its like for points and lines on a dark page.
  */
 export const KINDS = [
-  { name: "induction", letter: "I", measure: "induction", threshold: 0.4, meaning: "what followed the same token earlier", colour: "#b84a00" },
-  { name: "previous-token", letter: "P", measure: "previous", threshold: 0.4, meaning: "the token before", colour: "#0b66b0" },
-  { name: "duplicate", letter: "D", measure: "duplicate", threshold: 0.4, meaning: "the same token earlier", colour: "#00735a" },
-  { name: "first-token", letter: "F", measure: "first_mass(1)", threshold: 0.4, meaning: "the first token", colour: "#666b73" },
+  { name: "induction", letter: "I", measure: "induction", threshold: 0.4, colour: "#b84a00", bright: "#f0894a", meaning: "what followed the same token earlier" },
+  { name: "previous-token", letter: "P", measure: "previous", threshold: 0.4, colour: "#0b66b0", bright: "#56b4e9", meaning: "the token before" },
+  { name: "duplicate", letter: "D", measure: "duplicate", threshold: 0.4, colour: "#00735a", bright: "#2bc295", meaning: "the same token earlier" },
+  { name: "first-token", letter: "F", measure: "first_mass(1)", threshold: 0.4, colour: "#7546b3", bright: "#b99bf0", meaning: "the first token" },
 ];
 
 /** The kinds that can be told from what was measured. */
@@ -27,11 +28,6 @@ export function scoreOf(scores, measure, site, head) {
 /** The kinds that a head is of, none or several, the most telling first. */
 export function kindsOf(scores, site, head) {
   return KINDS.filter((kind) => scoreOf(scores, kind.measure, site, head) > kind.threshold);
-}
-
-/** What is shown of a measure's name: `first_mass(1)` is the only one that most people see, and its 1 tells them nothing. */
-export function shortName(measure) {
-  return measure === "first_mass(1)" ? "first_mass" : measure;
 }
 
 /** The name with its unit, for an axis or a legend; a mass is a share of a row. */

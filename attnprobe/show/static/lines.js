@@ -1,6 +1,6 @@
 /** Lines from a token to the tokens that it attends to, in running text, at any length of the sample. */
 
-import { drawLines } from "./arcs.js";
+import { drawLines, edgeOf, gutterOf } from "./arcs.js";
 import { attended, sides } from "./attended.js";
 import { button, h, replace } from "./dom.js";
 import { latest } from "./latest.js";
@@ -8,7 +8,7 @@ import { chips, legend } from "./outside.js";
 import { picker } from "./picker.js";
 import { inkOn, inQuotes, levelOf, shadeOf } from "./shown.js";
 import { textBlock } from "./textblock.js";
-import { LONGEST, SHORTEST, indexIn, largest, parts, positionIn, windowAround, windowSize } from "./windows.js";
+import { LONGEST, SHORTEST, countBefore, indexIn, largest, parts, positionIn, windowAround, windowSize } from "./windows.js";
 
 const LINES = 24; // the largest weights in sight that get one
 const FAINT = 0.08; // the level below which a token has no colour, and lines are seen behind it
@@ -38,8 +38,10 @@ export function linesView(app) {
   let hovered = null; // a position under the pointer, of the chosen side
   let answer = null; // {weights, ranges, at}: what is drawn
   let pending = 0;
+  let bringing = false; // the chosen token is brought into sight, again as tokens arrive, until somebody scrolls
 
   scroller.addEventListener("scroll", redraw, { passive: true });
+  for (const name of ["wheel", "pointerdown", "keydown"]) scroller.addEventListener(name, () => (bringing = false), { passive: true });
   new ResizeObserver(redraw).observe(frame);
 
   const now = () => sides(app.site(), app.state.toward);
@@ -55,6 +57,7 @@ export function linesView(app) {
       hover(position) {
         if (position === hovered || !isActive()) return;
         hovered = position;
+        mark();
         ask();
       },
       pick(position) {
@@ -172,17 +175,18 @@ export function linesView(app) {
     more.disabled = windowSize(app.state.span) >= Math.min(LONGEST, chosen.length);
   }
 
-  /** The index of a position among the answer's weights, or -1. */
-  const weightAt = (position) => {
-    const index = indexIn(answer.ranges, position);
-    return index < 0 ? NaN : answer.weights[index];
-  };
-
-  function paint() {
-    for (const one of Object.values(blocks)) one.paint(() => null);
+  /** Mark the token that is looked at; what is shown of another one is pale until the answer is here. */
+  function mark() {
     const at = chosenAt();
     active().mark("ap-current", [at]);
     active().choose(app.state[now().chosen.name]);
+    element.classList.toggle("ap-waiting", answer !== null && answer.at !== at);
+    return at;
+  }
+
+  function paint() {
+    const at = mark();
+    for (const one of Object.values(blocks)) if (answer === null || one !== target()) one.paint(() => null);
     if (answer === null) {
       replace(notes);
       scale.update(0, app.colours());
@@ -193,11 +197,10 @@ export function linesView(app) {
     const shade = shadeOf(colours);
     const [start, stop] = stretch(single() ? now().chosen : now().others);
     const position = positionIn(answer.ranges);
-    const skipped = app.state.skip && answer.toward === "keys" ? indexIn(answer.ranges, 0) : -1;
+    const skipped = hidden();
     const most = answer.weights[largest(answer.weights, 1, 0, answer.weights.length, skipped)[0]] ?? 0;
     target().paint((token) => {
-      const weight = weightAt(token);
-      const level = levelOf(weight, most);
+      const level = levelOf(answer.weights[indexIn(answer.ranges, token)] ?? 0, most);
       if (level < FAINT) return null;
       const background = shade(level);
       const ink = inkOn(background);
@@ -206,10 +209,13 @@ export function linesView(app) {
     const found = parts(answer.weights, position, start, stop);
     const best = largest(answer.weights, 8).map((index) => ({ at: position(index), weight: answer.weights[index] }));
     const name = (one) => inQuotes(tokensOf(now().others).at(one.at));
-    replace(notes, chips({ parts: found, best, name, jump, at: answer.at, single: single(), back: () => jumpBack(answer.at), outside: isOutside(answer.at) }));
+    replace(notes, chips({ parts: found, best, name, jump, back: () => jumpBack(at), outside: isOutside(at) }));
     scale.update(most, app.colours());
     redraw();
   }
+
+  /** The index of the first key's weight where it is to be left out. */
+  const hidden = () => (app.state.skip && answer.toward === "keys" ? indexIn(answer.ranges, 0) : -1);
 
   function isOutside(at) {
     const [start, stop] = stretch(now().chosen);
@@ -238,37 +244,17 @@ export function linesView(app) {
   /** From the chosen token, or from the edge of the text that it is beyond, to the largest weights of the stretch. */
   function linesNow(box) {
     const goal = target();
-    const first = indicesFrom(goal.start);
-    const past = indicesFrom(goal.stop);
-    const skipped = app.state.skip && answer.toward === "keys" ? indexIn(answer.ranges, 0) : -1;
+    const first = countBefore(answer.ranges, goal.start);
+    const past = countBefore(answer.ranges, goal.stop);
+    const skipped = hidden();
     const best = largest(answer.weights, LINES, first, past, skipped);
     const position = positionIn(answer.ranges);
     const most = answer.weights[best[0]] ?? 0;
-    const from = active().rectOf(answer.at) ?? edge(box, answer.at < active().start);
-    const between = gutter();
+    const from = active().rectOf(answer.at) ?? edgeOf(box, answer.at < active().start);
+    const between = single() ? null : gutterOf(...[blocks.query, blocks.key].map((one) => one.element.getBoundingClientRect()));
     return best
       .map((index) => ({ from, to: goal.rectOf(position(index)), share: answer.weights[index] / most, gutter: between, at: position(index) }))
       .filter(({ to, share, at }) => to !== null && share > 0.02 && !(single() && at === answer.at));
-  }
-
-  const edge = (box, above) => {
-    const y = above ? box.top : box.bottom;
-    const x = (box.left + box.right) / 2;
-    return { left: x, right: x, top: y, bottom: y };
-  };
-
-  /** Between two blocks beside each other: its left and right side on the screen; null where there is none. */
-  function gutter() {
-    if (single()) return null;
-    const [left, right] = [blocks.query, blocks.key].map((one) => one.element.getBoundingClientRect());
-    return right.left >= left.right ? [left.right, right.left] : null;
-  }
-
-  /** How many of the answer's weights are of positions before this one. */
-  function indicesFrom(position) {
-    let before = 0;
-    for (const [start, stop] of answer.ranges) before += Math.max(0, Math.min(stop, position) - start);
-    return before;
   }
 
   const TEXT = ["run", "sample", "site", "head", "row", "column", "span", "toward", "query", "key", "tokens", "data", "shown"];
@@ -276,16 +262,22 @@ export function linesView(app) {
 
   function update(changed) {
     const any = (names) => names.some((name) => changed.has(name));
+    if (app.site() === null) {
+      note.textContent = "nothing was kept of this sample";
+      return;
+    }
     choice.update();
     if (any(TEXT)) showText();
     if (any(["run", "sample", "site", "head", "toward"])) answer = null;
     if (any(WEIGHTS)) ask();
     if (any(TEXT) || changed.has("colours") || changed.has("skip")) paint();
-    if (any(["run", "sample", "site", "shown"])) requestAnimationFrame(() => active().reveal(chosenAt(), scroller));
+    if (any(["run", "sample", "site", "shown"])) bringing = true;
+    if (bringing && any(["tokens", "site", "shown"])) requestAnimationFrame(() => bringing && active().reveal(chosenAt(), scroller));
   }
 
   /** Coming from a map that shows more than a stretch, the chosen token is in the text. */
   function show() {
+    if (app.site() === null) return;
     const { chosen } = now();
     const { span, [chosen.name]: at } = app.state;
     if (at !== null && isOutside(at) && (span === null || span > LONGEST)) app.set({ [chosen.centre]: at });

@@ -1,9 +1,11 @@
 /** Both canvases of a map: the picture, and what is written over and beside it. */
 
+import { drawCells } from "./celltext.js";
 import { drawBox, drawCell, drawLines } from "./marks.js";
 import { drawMinimap, minimapOf } from "./minimap.js";
 import { drawProfiles } from "./profiles.js";
 import { drawRulers } from "./rulers.js";
+import { frameOf } from "./viewport.js";
 
 const MARGIN = { left: 92, top: 82, right: 48, bottom: 48 }; // pixels of CSS: tokens; profiles
 const NARROW = { left: 56, top: 56, right: 6, bottom: 6 };
@@ -22,7 +24,7 @@ export function mapDrawing(picture, ink) {
       canvas.width = Math.round(width * ratio);
       canvas.height = Math.round(height * ratio);
     }
-    profiles = Math.min(width, height) >= 360;
+    profiles = width >= 480 && height >= 360;
     const margin = profiles ? MARGIN : NARROW;
     drawing.ratio = ratio;
     drawing.origin = { x: margin.left, y: margin.top };
@@ -30,7 +32,7 @@ export function mapDrawing(picture, ink) {
   }
 
   /** Draw all; gives what the picture's drawing gives. */
-  function draw(pictures, { view, shape, tokens, cross, box, state, signed, colours }) {
+  function draw(pictures, { view, shape, tokens, cross, box, state, signed, colours, weightAt }) {
     const { area, origin, ratio } = drawing;
     paper.setTransform(1, 0, 0, 1, 0, 0);
     paper.fillStyle = colours.background;
@@ -44,22 +46,23 @@ export function mapDrawing(picture, ink) {
 
     pen.setTransform(ratio, 0, 0, ratio, 0, 0);
     pen.clearRect(0, 0, ink.width, ink.height);
-    const at = { view, area, origin, shape, colours };
+    const at = { view, area, origin, shape, colours, frame: frameOf(view, area, shape, origin) };
     pen.save();
     pen.beginPath();
     pen.rect(origin.x, origin.y, area.width, area.height);
     pen.clip();
+    if (weightAt) drawCells(pen, weightAt, pictures.wordOf, at);
     drawLines(pen, state, colours.accent, at);
     if (cross) {
       drawLines(pen, cross, colours.ink, at, true);
-      drawCell(pen, cross, drawn.level, colours.ink, at);
+      drawCell(pen, cross, drawn.level ?? 0, colours.ink, at);
     }
     if (box) drawBox(pen, box, colours.accent, at);
     pen.restore();
     const small = minimapOf(view, area, shape, origin);
     if (small) drawMinimap(pen, small, pictures.whole, at);
     drawRulers(pen, { ...at, tokens, cross, chosen: state });
-    if (cross && profiles) {
+    if (cross && profiles && drawn.level !== null) {
       const { of } = pictures.subject;
       const find = (patch) => pictures.cache.get({ ...patch, of });
       const room = MARGIN.right - 10;

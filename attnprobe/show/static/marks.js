@@ -2,8 +2,8 @@
 
 import { pointOf } from "./viewport.js";
 
-/** Lines across the area through the middle of a row and a column; either may be null. */
-export function drawLines(pen, { query, key }, color, { view, area, origin }, dashed = false) {
+/** Lines across the map through the middle of a row and a column; either may be null. */
+export function drawLines(pen, { query, key }, color, { view, area, origin, frame }, dashed = false) {
   const point = pointOf(view, (query ?? 0) + 0.5, (key ?? 0) + 0.5, area);
   pen.save();
   pen.strokeStyle = color;
@@ -12,12 +12,12 @@ export function drawLines(pen, { query, key }, color, { view, area, origin }, da
   if (dashed) pen.setLineDash([4, 3]);
   pen.beginPath();
   if (query !== null && query !== undefined) {
-    pen.moveTo(origin.x, origin.y + point.y);
-    pen.lineTo(origin.x + area.width, origin.y + point.y);
+    pen.moveTo(frame.x, origin.y + point.y);
+    pen.lineTo(frame.x + frame.width, origin.y + point.y);
   }
   if (key !== null && key !== undefined) {
-    pen.moveTo(origin.x + point.x, origin.y);
-    pen.lineTo(origin.x + point.x, origin.y + area.height);
+    pen.moveTo(origin.x + point.x, frame.y);
+    pen.lineTo(origin.x + point.x, frame.y + frame.height);
   }
   pen.stroke();
   pen.restore();

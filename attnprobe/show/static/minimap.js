@@ -1,6 +1,6 @@
 /** The whole map, small, in the corner above the diagonal, with what is seen of it; to be seen when that is not all. */
 
-import { fitting, visible } from "./viewport.js";
+import { fitting, frameOf, visible } from "./viewport.js";
 
 const SIDE = 96; // pixels
 const GAP = 8;
@@ -9,8 +9,9 @@ const GAP = 8;
 export function minimapOf(view, area, shape, origin) {
   if (view.pixels < 1.5 * fitting(shape, area) || Math.min(area.width, area.height) < 3 * SIDE) return null;
   const pixels = SIDE / Math.max(...shape);
+  const frame = frameOf(view, area, shape, origin);
   const width = Math.max(shape[1] * pixels, 4);
-  return { x: origin.x + area.width - GAP - width, y: origin.y + GAP, width, height: Math.max(shape[0] * pixels, 4) };
+  return { x: frame.x + frame.width - GAP - width, y: frame.y + GAP, width, height: Math.max(shape[0] * pixels, 4) };
 }
 
 /** The centre that a point of it means, or null beside it. */

@@ -40,10 +40,10 @@ export function chips({ parts, best, name, jump, outside, back }) {
   return found;
 }
 
-/** A weight in two digits behind the point, or as few as it has. */
+/** A weight in two digits. */
 function share(mass) {
-  if (mass === 0) return "0";
-  if (mass < 0.005) return "<0.01";
+  if (mass < 0.0001) return readable(mass);
+  if (mass < 0.095) return String(Number(mass.toPrecision(2)));
   return mass < 100 ? mass.toFixed(2) : Math.round(mass).toLocaleString("en-US");
 }
 

@@ -5,6 +5,7 @@ import { button, h, labelled, options, replace, select } from "./dom.js";
 import { byPlace, byRank, groupsOf, headsOf, hit, moved, ranked, visible } from "./grid.js";
 import { describe, kindList } from "./kindlist.js";
 import { kindsOf, limitsOf, measuredKinds, scoreOf } from "./kinds.js";
+import { makeLut } from "./lut.js";
 import { thumbnails } from "./thumbnails.js";
 import { short } from "./ticks.js";
 import { tooltip } from "./tooltip.js";
@@ -18,17 +19,24 @@ export function overviewView(app) {
   const stage = h("div", { class: "ap-stage" }, scroller);
   const live = h("div", { class: "ap-hidden", "aria-live": "polite" });
   const sort = select([], "", (value) => app.set({ sort: value }), { name: "sort" });
-  const turn = button("", () => app.set({ sort: flipped(app.state.sort) }), { title: "The other way round", "aria-label": "largest or smallest first" });
+  const turn = button("", () => app.set({ sort: flipped(app.state.sort) }), { title: "The other way round" });
   const color = select([], "", (value) => app.set({ color: value }), { name: "color" });
   const legend = h("span", { class: "ap-scale" });
-  const bar = h("div", { class: "ap-tools" }, labelled("order", sort), turn, labelled("mark by", color, "A strip below each head"), legend);
-  const kinds = kindList({ open, sort: (measure) => app.set({ sort: measure }), point: (item) => aim(item ? numberOf(item.site, item.head) : -1, true) });
+  const weights = h("span", { class: "ap-scale", title: "The weights of the pictures" });
+  const marks = labelled("mark by", color, "A strip below each head");
+  const push = h("span", { class: "ap-push" });
+  const bar = h("div", { class: "ap-tools" }, labelled("order", sort), turn, marks, legend, push, weights);
+  const kinds = kindList({
+    open,
+    sort: (measure) => app.set({ sort: measure }),
+    point: (item) => aim(item ? numberOf(item.site, item.head) : -1, true),
+  });
   const element = h("div", { class: "ap-overview" }, bar, h("div", { class: "ap-split" }, stage, kinds.element), live);
   const tip = tooltip(stage);
   const pictures = thumbnails(app.source, { arrived: paint, failed });
 
   let [sample, groups, heads, scores] = [null, [], [], null];
-  let [layout, focused, over, asked] = [null, -1, -1, false];
+  let [layout, focused, over, asked, lut] = [null, -1, -1, false, null];
 
   new ResizeObserver(() => sample && arrange()).observe(scroller);
   scroller.addEventListener("scroll", () => {
@@ -92,7 +100,8 @@ export function overviewView(app) {
     const told = describe(item, scores, groups.length > 1);
     const rows = [...told.kinds.map((kind) => [kind, ""]), ...told.rows];
     const empty = item.weights ? "" : "no weights were kept";
-    tip.show(told.title, empty ? [[empty, ""], ...rows] : rows, x - scroller.scrollLeft + layout.size, y - scroller.scrollTop);
+    const left = scroller.offsetLeft + x - scroller.scrollLeft;
+    tip.show(told.title, empty ? [[empty, ""], ...rows] : rows, { left, right: left + layout.size, top: y - scroller.scrollTop });
   }
 
   /** Say which head has the focus, for those who hear the page. */
@@ -138,6 +147,39 @@ export function overviewView(app) {
     paint();
   }
 
+  /** The measure of the cells that have nothing but measures: what is sorted by, else a kind's, else any. */
+  function filling(sorted) {
+    if (!scores) return "";
+    return Object.hasOwn(scores, sorted) ? sorted : (measuredKinds(scores)[0]?.measure ?? Object.keys(scores)[0] ?? "");
+  }
+
+  /**
+   * Colours for the pictures of all heads: by limits of their own, since those of one head are no others'. A limit that
+   * a person set holds here too; by row is not seen in a picture this small, and is drawn as log.
+   */
+  function tableOf() {
+    const { map, scale: chosen, low: from, high: to } = app.state;
+    const found = pictures.limits() ?? { low: 1e-4, high: 1, max: 1 };
+    const scale = chosen === "row" ? "log" : chosen;
+    const low = from ?? found.low;
+    const high = Math.max(to ?? (scale === "log" ? found.max : found.high), low * 1.0001);
+    const { dark } = app.colours();
+    const name = [map, scale, low, high, dark].join();
+    if (lut?.name !== name) {
+      lut = { name, table: makeLut({ map, scale, low, high, dark }) };
+      showScale(weights, scale === "log" ? short(low) : "0", short(high), "", "weights");
+    }
+    return lut.table;
+  }
+
+  /** A scale of colours with what stands at its ends. */
+  function showScale(into, low, high, unit, what = "") {
+    const { ramp } = app.colours();
+    const stops = [0, 0.25, 0.5, 0.75, 1].map((t) => ramp(t)).join(", ");
+    const strip = h("i", { style: { background: `linear-gradient(to right, ${stops})` } });
+    replace(into, what ? h("span", { text: what }) : null, h("span", { text: low }), strip, h("span", { text: unit ? `${high} ${unit}` : high }));
+  }
+
   /** The measure of the strips: the chosen one, if it was recorded. */
   function marked() {
     return scores && Object.hasOwn(scores, app.state.color) ? app.state.color : "";
@@ -165,10 +207,10 @@ export function overviewView(app) {
     context.setTransform(ratio, 0, 0, ratio, 0, 0);
     const style = getComputedStyle(app.element);
     const custom = (name) => style.getPropertyValue(name).trim();
-    const colours = { ...app.colours(), line: custom("--ap-line"), panel: custom("--ap-panel"), faint: custom("--ap-faint"), accent: custom("--ap-accent") };
+    const colours = { ...app.colours(), table: tableOf(), line: custom("--ap-line"), panel: custom("--ap-panel") };
     const shown = visible(layout, left, top, left + width, top + height);
     const [measure] = sortOf(app.state.sort);
-    const by = marked() || (scores && Object.hasOwn(scores, measure) ? measure : (scores && (measuredKinds(scores)[0]?.measure ?? Object.keys(scores)[0])) || "");
+    const by = marked() || filling(measure);
     const pixels = Math.round(layout.size * ratio);
     const { run, how } = app.state;
     drawCells(context, { layout, shown, left, top, width, height }, {
@@ -176,7 +218,7 @@ export function overviewView(app) {
       limits: by ? limitsOf(scores, by) : [0, 1],
       valueOf: (item) => (by ? scoreOf(scores, by, item.site, item.head) : null),
       kindsOf: (item) => (scores ? kindsOf(scores, item.site, item.head) : []),
-      captionOf: (item) => [item.name, short(scoreOf(scores, measure, item.site, item.head) ?? NaN)],
+      captionOf: (item) => [item.label, short(scoreOf(scores, measure, item.site, item.head) ?? NaN)],
       current: numberOf(app.state.site, app.state.head),
       focused,
       over,
@@ -197,13 +239,13 @@ export function overviewView(app) {
     options(color, [["", "nothing"], ...names.map((name) => [name, name])], marked());
     turn.hidden = !names.includes(measure);
     turn.textContent = up ? "smallest first" : "largest first";
-    bar.hidden = !names.length;
+    for (const one of [sort, color]) one.parentElement.hidden = !names.length;
     const by = marked();
     legend.hidden = !by;
     if (!by) return;
     const [low, high] = limitsOf(scores, by);
     const { unit } = scores[by];
-    replace(legend, h("span", { text: short(low) }), h("i", {}), h("span", { text: `${short(high)} ${unit === "mass" ? "of a row" : unit}` }));
+    showScale(legend, short(low), short(high), unit === "mass" ? "of a row" : unit);
   }
 
   /** Learn the numbers of a sample; the pictures come when their cells are seen. */
@@ -232,11 +274,9 @@ export function overviewView(app) {
   }
 
   function update(changed) {
-    if (app.sample !== sample || changed.has("data")) load();
-    if (["sort", "color", "run", "sample", "data", "shown"].some((name) => changed.has(name))) {
-      controls();
-      arrange();
-    }
+    if (app.sample !== sample) load();
+    if (["sort", "color", "run", "sample", "colours", "shown"].some((name) => changed.has(name))) controls();
+    if (["sort", "color", "run", "sample", "shown"].some((name) => changed.has(name))) arrange();
     paint();
   }
 

@@ -48,6 +48,8 @@ export function picker(app, take = (name, position) => app.set({ [name]: positio
     list,
   );
 
+  let known = null; // what was chosen when this was last updated
+
   const now = () => sides(app.site(), app.state.toward);
 
   /** Look the other way, at the same token where both are of one sequence. */
@@ -108,6 +110,7 @@ export function picker(app, take = (name, position) => app.set({ [name]: positio
 
   function choose(at, chosen) {
     replace(list);
+    app.say("");
     take(chosen.name, at);
     input.focus();
   }
@@ -118,7 +121,8 @@ export function picker(app, take = (name, position) => app.set({ [name]: positio
     const at = state[chosen.name];
     for (const way of ways) way.setAttribute("aria-pressed", String(way.dataset.value === state.toward));
     label.textContent = chosen.name;
-    if (input !== input.getRootNode().activeElement || at !== null) input.value = at ?? "";
+    if (input !== input.getRootNode().activeElement || at !== known) input.value = at ?? ""; // what is being typed stays
+    known = at;
     input.placeholder = "position or token";
     earlier.disabled = at === null || at < 1;
     later.disabled = at !== null && at >= chosen.length - 1;

@@ -1,7 +1,7 @@
 /** The picture of a map: its patches, fetched, coloured and put where they belong; coarser ones where the right ones are to come. */
 
-import { NUMBERS, isMissing } from "./bfloat16.js";
-import { PatchCache } from "./cache.js";
+import { NUMBERS, bitsOf, isMissing } from "./bfloat16.js";
+import { PatchCache, RETRY } from "./cache.js";
 import { subtract } from "./differing.js";
 import { h } from "./dom.js";
 import { makeLut, makeShares, pack, paintCells, paintShares } from "./lut.js";
@@ -14,7 +14,10 @@ import { visible } from "./viewport.js";
 /** `changed` is called when there is more to draw. */
 export function createPicture(app, { changed, bytes = 160 << 20 }) {
   const { source } = app;
-  const failed = (error) => app.onError(error);
+  const failed = (error) => {
+    app.onError(error);
+    setTimeout(changed, RETRY + 100);
+  };
   const strips = createStrips(source, { changed, failed });
   const cache = new PatchCache({ load, paint, changed, failed, bytes });
   const scratch = new ImageData(PATCH, PATCH);
@@ -84,7 +87,8 @@ export function createPicture(app, { changed, bytes = 160 << 20 }) {
 
   /**
    * Draw what is seen, and ask for what is missing.
-   * @returns {{level: number, missing: number, absent: boolean}} `absent`: finer patches are not to be had here
+   * @returns {{level: number, missing: number, absent: boolean}} `level` is what is drawn once nothing is missing; `absent`: a finer
+   *   one would be, but is not to be had here, and if no level is, `level` is null
    */
   function draw(context, view, area, origin, ratio) {
     const { shape, last, of } = subject;
@@ -108,6 +112,7 @@ export function createPicture(app, { changed, bytes = 160 << 20 }) {
     };
     let missing = 0;
     let absent = false;
+    let shown = level;
     context.imageSmoothingEnabled = false;
     for (const patch of seen) {
       const entry = cache.picture(patch, version);
@@ -118,8 +123,14 @@ export function createPicture(app, { changed, bytes = 160 << 20 }) {
         place(entry, patch, { top, left, bottom: top + height * cell, right: left + width * cell }, 0, 0, width, height);
         continue;
       }
-      if (held(patch)) missing++;
-      else absent = true;
+      if (held(patch)) {
+        missing++;
+      } else {
+        absent = true;
+        const finest = coarser(patch, shape, last).find((one) => held(one.patch));
+        if (finest && !cache.get({ ...finest.patch, of })) missing++;
+        shown = finest && shown !== null ? Math.max(shown, finest.patch.level) : null;
+      }
       for (const { patch: other, x, y, width, height } of coarser(patch, shape, last)) {
         const meanwhile = cache.picture({ ...other, of }, version);
         if (!meanwhile) continue;
@@ -128,10 +139,10 @@ export function createPicture(app, { changed, bytes = 160 << 20 }) {
       }
     }
     const top = Math.max(topLevel(shape, last), level);
-    const next = absent ? seen.flatMap((patch) => coarser(patch, shape, last).map((one) => one.patch)) : [];
-    const wanted = [...named(patchesOf(part, shape, top)), ...seen.filter(held), ...named(next)];
+    const instead = absent ? seen.map((patch) => coarser(patch, shape, last).find((one) => held(one.patch))?.patch) : [];
+    const wanted = [...named(patchesOf(part, shape, top)), ...seen.filter(held), ...named(instead.filter(Boolean))];
     cache.want(missing ? wanted : [...wanted, ...named(ahead(part, shape, level, last))]);
-    return { level, missing, absent };
+    return { level: shown, missing, absent };
   }
 
   /** The finest patch that is there of a cell, no finer than a level: {entry, level, row, column}, or null. */
@@ -153,6 +164,11 @@ export function createPicture(app, { changed, bytes = 160 << 20 }) {
     valueAt(query, key, finest) {
       const at = cellAt(query, key, finest);
       return at && { level: at.level, value: NUMBERS[at.entry.cells[at.row * at.entry.shape[1] + at.column]] };
+    },
+    /** Gives the word of a weight's colour; null by row, where it is not the same everywhere. */
+    get wordOf() {
+      const { table, shares } = colours();
+      return shares ? null : (weight) => table[bitsOf(weight)];
     },
     /** The picture of the coarsest patch, for an overview; null if there is none yet, or several. */
     get whole() {

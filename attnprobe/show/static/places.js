@@ -63,7 +63,7 @@ export function placeInWords(place, found, runs, whole) {
   const site = found.sites.find(({ key }) => key === place.site);
   const name = site === undefined ? `${place.site} H${place.head}` : headName(site, found.sites, place.head);
   if (!whole) return name;
-  return [name, `sample ${found.id}`, ...(runs.length > 1 ? [runs[place.run]?.name ?? ""] : [])].join(", ");
+  return `${name}, sample ${found.id}${runs.length > 1 ? ` of ${runs[place.run]?.name ?? "a run"}` : ""}`;
 }
 
 /**

@@ -32,17 +32,22 @@ export function profileOf(find, level, axis, other, first, last) {
 /**
  * Draw one profile: bars from the map's side outwards; of differences, from the middle to both sides.
  * @param {CanvasRenderingContext2D} pen
- * @param {object} options `axis`, `cells` of profileOf, `level`, `view`, `area`, `origin`, `shape`, `room` pixels, `limits`, `scale`, `signed`, `skip`
+ * @param {object} options `axis`, `cells` of profileOf, `level`, `view`, `area`, `origin`, `frame`, `room` pixels, `limits`, `scale`, `signed`, `skip`
  */
-export function drawProfile(pen, { axis, cells, level, view, area, origin, room, limits, scale, signed, skip, colours }) {
+export function drawProfile(pen, { axis, cells, level, view, area, origin, frame, room, limits, scale, signed, skip, colours }) {
   const place = placing(cells, { limits, scale, signed, skip });
-  const base = (axis ? origin.y + area.height : origin.x + area.width) + 6 + (signed ? room / 2 : 0);
+  const base = (axis ? frame.y + frame.height : frame.x + frame.width) + 6 + (signed ? room / 2 : 0);
   const size = signed ? room / 2 : room;
   const long = 2 ** level * view.pixels;
   const wide = Math.max(long - (long > 4 ? 1 : 0), 0.75);
+  pen.save();
+  pen.beginPath();
+  if (axis) pen.rect(frame.x, base - room, frame.width, 2 * room);
+  else pen.rect(base - room, frame.y, 2 * room, frame.height);
+  pen.clip();
   pen.fillStyle = colours.line;
-  if (axis) pen.fillRect(origin.x, base - 0.5, area.width, 1);
-  else pen.fillRect(base - 0.5, origin.y, 1, area.height);
+  if (axis) pen.fillRect(frame.x, base - 1, frame.width, 1);
+  else pen.fillRect(base - 1, frame.y, 1, frame.height);
   pen.fillStyle = colours.ink;
   pen.beginPath();
   for (const [start, value] of cells) {
@@ -52,8 +57,7 @@ export function drawProfile(pen, { axis, cells, level, view, area, origin, room,
     if (axis) pen.rect(origin.x + point.x, base, wide, high);
     else pen.rect(base, origin.y + point.y, high, wide);
   }
-  pen.save();
-  pen.globalAlpha = 0.75;
+  pen.globalAlpha = 0.6;
   pen.fill();
   pen.restore();
 }

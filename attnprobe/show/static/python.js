@@ -24,13 +24,13 @@ async function known(app, place) {
   const of = current ? app.sample : (await app.source.ask("sample", { run, sample })).head;
   const one = of.sites.find(({ key }) => key === site) ?? null;
   const weights = one !== null && one.weights.includes(head);
-  return { path: app.runs[run].path ?? null, run, id: of.id, sites: of.sites, site: one, head, info: weights ? await app.headInfo(place) : null };
+  return { path: app.runs[run].path ?? null, run, sample, id: of.id, sites: of.sites, site: one, head, info: weights ? await app.headInfo(place) : null };
 }
 
 /**
  * The same, of plain facts. Pure.
  * @param {object} state
- * @param {{path: string|null, run: number, id: string, sites: object[], site: object|null, head: number, info: object|null}[]} sides
+ * @param {{path: string|null, run: number, sample: number, id: string, sites: object[], site: object|null, head: number, info: object|null}[]} sides
  *   the place that is looked at, and in a comparison the other one
  * @returns {string}
  */
@@ -38,7 +38,7 @@ export function lines(state, sides) {
   const [first, second] = sides;
   const parts = ["import attnprobe as ap", "", `run = ${opened(first)}`];
   if (state.view === "heads" || state.view === "measures") return ended([...parts, ...measured(state, first)]);
-  if (first.site === null) return ended([...parts, `sample = run.sample(${quoted(first.id)})`]);
+  if (first.site === null) return ended([...parts, `sample = run.sample(${sampleName(first)})`]);
   parts.push(`head = ${headOf(first, "run")}`);
   if (second === undefined || second.site === null) return ended([...parts, ...read(state, first, "head")]);
   const same = second.path === first.path && second.run === first.run;
@@ -60,12 +60,17 @@ export function siteName(site, sites) {
   return site.kind === "self" && alike.length === 1 ? String(site.layer) : quoted(site.key);
 }
 
+/** A sample's id, or its place where the answer may not have told all of the id: long, or with what does not print. */
+function sampleName(side) {
+  return /\\|…$/u.test(side.id) ? String(side.sample) : quoted(side.id);
+}
+
 function headOf(side, run) {
-  return `${run}.sample(${quoted(side.id)})[${siteName(side.site, side.sites)}, ${side.head}]`;
+  return `${run}.sample(${sampleName(side)})[${siteName(side.site, side.sites)}, ${side.head}]`;
 }
 
 function measured(state, side) {
-  const parts = [`sample = run.sample(${quoted(side.id)})`];
+  const parts = [`sample = run.sample(${sampleName(side)})`];
   const names = state.view === "heads" ? [state.sort, state.color] : [state.x, state.y];
   for (const name of new Set(names.filter((one) => one !== ""))) parts.push(`sample.measures[${quoted(name)}]`);
   if (side.site === null) return parts;

@@ -19,7 +19,7 @@ export function crossText({ cross, tokens, exact, cell, how, signed }) {
   const parts = [];
   if (typeof exact === "number") parts.push(exactText(exact));
   else if (cell?.level === 0) parts.push(Number.isNaN(cell.value) ? "not kept" : `about ${roughText(cell.value)}`);
-  else parts.push("…");
+  else parts.push(exact === null ? "the weight itself is not to be had here" : "…");
   if (cell?.level > 0) {
     const side = grouped(2 ** cell.level);
     parts.push(`${signed ? "difference of the " : ""}${how === "mean" ? "mean" : "largest"} of ${side} × ${side}: ${roughText(cell.value)}`);
@@ -29,11 +29,13 @@ export function crossText({ cross, tokens, exact, cell, how, signed }) {
 
 /**
  * How the picture came about.
- * @param {object} options `level`, `absent`, `missing`, `pixels` of CSS a weight, `how`, `infos` answers of `head`, `signed`, `skip`
+ * @param {object} options `level`, `absent`, `pixels` of CSS a weight, `how`, `infos` answers of `head`, `signed`, `skip`
+ *   (`level` null: there is none)
  * @returns {[string, string][]} texts, each with what it means
  */
-export function pictureText({ level, absent, missing, pixels, how, infos, signed, skip }) {
+export function pictureText({ level, absent, pixels, how, infos, signed, skip }) {
   const [info] = infos;
+  if (level === null) return [["this map is not in this file", "Open the run itself, or export more of it"]];
   const side = grouped(2 ** level);
   const pool = how === "mean" ? "mean" : "largest";
   const parts = [
@@ -48,10 +50,9 @@ export function pictureText({ level, absent, missing, pixels, how, infos, signed
     parts.push([`rows sum to 1 within ${info.row_sum_error.toExponential(0)}`, info.sampled ? `Of ${grouped(info.sampled)} rows` : "Of all rows"]);
   }
   if (info.fidelity) parts.push([info.fidelity, "How near the weights are to the model's own"]);
-  if (signed) parts.push(["differences within the rounding of 16 bits are drawn as none", "2**-8 of the larger of the two"]);
+  if (signed) parts.push(["differences within the rounding of 16 bits are drawn as none", "1/128 of the larger of the two; the weight under the pointer is subtracted exactly"]);
   if (skip) parts.push(["first key hidden", "Its cells are striped"]);
   if (absent) parts.push(["finer levels are not in this file", "Open the run itself to see single weights"]);
-  if (missing) parts.push([`loading ${missing}`, "Patches that are still to come"]);
   return parts;
 }
 

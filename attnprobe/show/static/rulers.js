@@ -5,6 +5,7 @@ import { pointOf, visible } from "./viewport.js";
 
 export const ROOM = 11; // pixels that a token needs
 const FONT = "11px ui-monospace, Menlo, Consolas, 'DejaVu Sans Mono', monospace";
+const GAP = 8; // pixels between the map and what is written
 const LETTER = 6.7; // pixels of a letter
 
 /** The smallest of 1, 2, 5, 10, 20, ... weights that takes some room. */
@@ -28,6 +29,7 @@ export function cut(text, room) {
  * @param {object} options.view
  * @param {{width: number, height: number}} options.area
  * @param {{x: number, y: number}} options.origin of the area in the canvas
+ * @param {object} options.frame of what is seen of the map
  * @param {number[]} options.shape
  * @param {(?{at: function(number): string})[]} options.tokens of rows and columns
  * @param {?{query: number, key: number}} options.cross
@@ -35,33 +37,32 @@ export function cut(text, room) {
  * @param {{ink: string, faint: string, accent: string, background: string}} options.colours
  */
 export function drawRulers(pen, options) {
-  const { origin, area } = options;
+  const { frame } = options;
   pen.font = FONT;
   pen.textBaseline = "middle";
   pen.direction = "ltr";
   pen.fillStyle = options.colours.faint;
   pen.textAlign = "right";
-  if (origin.y > 30) {
-    pen.fillText("key →", origin.x - 8, origin.y - 22);
-    pen.fillText("query ↓", origin.x - 8, origin.y - 8);
-  }
-  side(pen, options, 0, (at, draw) => {
+  pen.fillText("key →", frame.x - 14, frame.y - 24);
+  pen.fillText("query ↓", frame.x - 14, frame.y - 10);
+  side(pen, options, 0, frame.x - 12, (at, draw) => {
     pen.save();
-    pen.translate(origin.x - 6, origin.y + at);
+    pen.translate(frame.x - GAP, options.origin.y + at);
     draw("right", -1);
     pen.restore();
-  }, origin.x - 8, area.height);
-  side(pen, options, 1, (at, draw) => {
+  });
+  side(pen, options, 1, frame.y - 12, (at, draw) => {
     pen.save();
-    pen.translate(origin.x + at, origin.y - 6);
+    pen.translate(options.origin.x + at, frame.y - GAP);
     pen.rotate(-Math.PI / 2);
     draw("left", 1);
     pen.restore();
-  }, origin.y - 8, area.width);
+  });
 }
 
 /** One side; `put` turns the pen so that text is written from the map outwards. */
-function side(pen, { view, area, shape, tokens, cross, chosen, colours }, axis, put, room, length) {
+function side(pen, { view, area, shape, tokens, cross, chosen, colours }, axis, room, put) {
+  const length = axis ? area.width : area.height;
   const { pixels } = view;
   const part = visible(view, area, shape);
   const [first, last] = axis ? [part.left, part.right] : [part.top, part.bottom];
@@ -81,7 +82,7 @@ function side(pen, { view, area, shape, tokens, cross, chosen, colours }, axis, 
     put(point, (align, way) => {
       pen.textAlign = align;
       pen.fillStyle = named ? colours.ink : colours.faint;
-      if (!named) pen.fillRect(way * -4, -0.5, 3, 1);
+      if (!named) pen.fillRect(way > 0 ? -GAP : 1, -0.5, GAP - 2, 1);
       pen.fillText(named ? cut(tokens[axis].at(position), room) : grouped(position), 0, 0);
     });
   }

@@ -1,7 +1,5 @@
 /** The numbers of a measure of many heads: which are asked for, and where one head's are. */
 
-const MOST = 8_000_000; // numbers that are asked for at once
-
 /** The measures that are a curve: a number a query row, or a key. */
 export function curveMeasures(sample) {
   return sample.measures.filter(({ axes }) => axes.length === 1 && (axes[0] === "query" || axes[0] === "key"));
@@ -13,31 +11,36 @@ export function pick(names, chosen, wanted, place) {
   return wanted.find((name) => names.includes(name)) ?? names[Math.min(place, names.length - 1)] ?? "";
 }
 
-/** How many numbers all heads of a measure are, at most. */
-export function countOf(sample, name) {
-  const axis = sample.measures.find((one) => one.name === name).axes[0];
-  const length = (site) => (axis === "query" ? site.rows : axis === "key" ? site.columns : 64);
-  return sample.sites.reduce((sum, site) => sum + site.heads.length * length(site), 0);
+/**
+ * A measure of all heads, and exactly of the one at `place`, which is `{run, sample, site, head}`.
+ *
+ * Gives `{rows, own}`, each `null` where there is none: `rows` is `{of: Map from nameOf(site, head) to array, coords}` of
+ * all heads, which for long samples are means of neighbours; `own` is `{values, coords}` of the head, every number.
+ */
+export async function rowsOf(source, place, axis, name) {
+  const { run, sample, site, head } = place;
+  const rows = await source.ask("stripes", { run, sample, name }).then(read(axis), () => null); // too long to be read at once
+  const mine = rows?.of.get(nameOf(site, head));
+  if (mine && rows.covers === 1) return { rows, own: { values: mine, coords: rows.coords } };
+  if (rows && !mine) return { rows, own: null };
+  try {
+    const { head: told, values } = await source.ask("measure", { run, sample, site, head, name });
+    return { rows, own: { values, coords: told.coords[axis] } };
+  } catch (error) {
+    if (!mine) throw error;
+    return { rows, own: { values: mine, coords: rows.coords } }; // such as in a file, which does not hold everything
+  }
 }
 
-/**
- * All heads of a measure, or one where they would be too many. `place` is `{run, sample, site, head}`.
- *
- * Gives `{rows, rowOf(item), coords, whole}`: arrays of those heads whose rows are as long as the chosen head's, that of
- * `{site, head}` or null, the axis (`coordinates` reads it), and whether all heads are there.
- */
-export async function rowsOf(source, place, sample, name) {
-  const { run, sample: at, site, head } = place;
-  const { axes } = sample.measures.find((one) => one.name === name);
-  if (countOf(sample, name) > MOST) {
-    const { head: told, values } = await source.ask("measure", { run, sample: at, site, head, name });
-    return { rows: [values], rowOf: (item) => (item.site === site && item.head === head ? values : null), coords: told.coords[axes[0]], whole: false };
-  }
-  const { head: told, values } = await source.ask("stripes", { run, sample: at, name });
-  const places = placesOf(told);
-  const length = places.length ? values.length / places.length : 0;
-  const found = new Map(places.map((one, i) => [key(one.site, one.head), values.subarray(i * length, (i + 1) * length)]));
-  return { rows: [...found.values()], rowOf: (item) => found.get(key(item.site, item.head)) ?? null, coords: told.coords[axes[0]], whole: true };
+const read = (axis) => ({ head, values }) => {
+  const length = head.heads.length ? values.length / head.heads.length : 0;
+  const of = new Map(head.heads.map((number, i) => [nameOf(head.sites[i], number), values.subarray(i * length, (i + 1) * length)]));
+  return { of, coords: head.coords[axis], covers: head.covers ?? 1 };
+};
+
+/** One name of a site and a head. */
+export function nameOf(site, head) {
+  return `${head} ${site}`;
 }
 
 /** A source that remembers its last few answers; what failed is asked again. */
@@ -55,12 +58,4 @@ export function remembering(source, most = 6) {
     },
     forget: () => kept.clear(),
   };
-}
-
-function placesOf({ sites, heads }) {
-  return sites.map((site, i) => ({ site, head: heads[i] }));
-}
-
-function key(site, head) {
-  return `${head} ${site}`;
 }

@@ -40,6 +40,11 @@ export class SharedView {
     this.tell();
   }
 
+  /** Whether the state is still to be told. */
+  get busy() {
+    return this.timer !== null;
+  }
+
   /** Tell the state now. */
   settle() {
     if (this.timer === null) return;

@@ -1,11 +1,12 @@
 /** The table of one row or column: position, token, weight, bar. */
 
 import { allTokens, attended, sides } from "./attended.js";
+import { bar } from "./bars.js";
 import { button, copyText, h, replace } from "./dom.js";
 import { latest } from "./latest.js";
 import { delimited, exact, order, readable, summary } from "./ordering.js";
 import { picker } from "./picker.js";
-import { cut, inQuotes, levelOf } from "./shown.js";
+import { cut, inQuotes } from "./shown.js";
 import { positionIn } from "./windows.js";
 
 const AT_ONCE = 200; // rows that are added by "show more"
@@ -149,10 +150,6 @@ export function tableView(app) {
 
   function row(index, position, tokens, ramp) {
     const weight = answer.weights[index];
-    const bar = h("span", { class: "ap-bar-one" });
-    const level = levelOf(weight, found.most);
-    bar.style.width = `${(100 * Math.min(1, found.most > 0 && weight > 0 ? weight / found.most : 0)).toFixed(2)}%`;
-    bar.style.backgroundColor = ramp(Math.max(0.25, level));
     const token = tokens.at(position);
     return h(
       "tr",
@@ -160,7 +157,7 @@ export function tableView(app) {
       h("td", { class: "ap-number", text: position.toLocaleString("en-US") }),
       h("td", { class: "ap-word", title: token }, h("bdi", { text: cut(token, 60) })),
       h("td", { class: "ap-number", text: readable(weight), title: exact(weight) }),
-      h("td", { class: "ap-bars" }, bar),
+      h("td", { class: "ap-bars" }, bar(weight, found.most, ramp)),
     );
   }
 
@@ -202,6 +199,10 @@ export function tableView(app) {
 
   function update(changed) {
     const any = (names) => names.some((name) => changed.has(name));
+    if (app.site() === null) {
+      refused(new Error("nothing was kept of this sample"));
+      return;
+    }
     choice.update();
     if (any(["run", "sample", "site", "head", "toward"])) answer = null;
     if (any(WEIGHTS)) ask();

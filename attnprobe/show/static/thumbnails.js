@@ -57,7 +57,7 @@ function meanOf(bits, [top, bottom], [left, right], across) {
 export function nextSite(cells, has) {
   const wanted = new Map();
   for (const { item } of cells) {
-    if (item.weights && !has(item.site)) wanted.set(item.site, (wanted.get(item.site) ?? 0) + 1);
+    if (!has(item.site)) wanted.set(item.site, (wanted.get(item.site) ?? 0) + 1);
   }
   let [best, most] = [null, 0];
   for (const [site, count] of wanted) if (count > most) [best, most] = [site, count];
@@ -72,25 +72,32 @@ export function thumbnails(source, { arrived, failed }) {
   let where = null; // {run, sample, how} of what is held
   let sites = new Map(); // site -> {values, down, across, placeOf, sheet}, or null where there is no picture
   let [asking, seen] = [false, []];
+  let spread = new Uint32Array(NAN + 1); // how many cells have each pattern of bits
 
   function want(place, cells) {
     if (where === null || ["run", "sample", "how"].some((name) => where[name] !== place[name])) {
+      forget();
       where = place;
-      sites = new Map();
     }
     seen = cells;
     next();
+  }
+
+  function forget() {
+    [where, sites, spread] = [null, new Map(), new Uint32Array(NAN + 1)];
   }
 
   async function next() {
     const site = asking ? null : nextSite(seen, (one) => sites.has(one));
     if (site === null) return;
     asking = true;
-    const [mine, into] = [where, sites];
+    const [mine, into, counts] = [where, sites, spread];
     try {
       const { head, values } = await source.ask("thumbnails", { ...mine, site });
       const [, down, across] = head.shape;
-      const placeOf = new Map(head.heads.map((number, at) => [number, at]));
+      const there = (at) => values.subarray(at * down * across, (at + 1) * down * across).some((bits) => bits <= NAN);
+      const placeOf = new Map(head.heads.map((number, at) => [number, at]).filter(([, at]) => there(at)));
+      for (const bits of values) if (bits <= NAN) counts[bits]++;
       into.set(site, { values, down, across, placeOf, sheet: null });
     } catch (error) {
       into.set(site, null);
@@ -107,11 +114,39 @@ export function thumbnails(source, { arrived, failed }) {
     const at = found?.placeOf.get(head);
     if (at === undefined) return false;
     if (found.sheet?.table !== table || found.sheet.size !== size) found.sheet = sheetOf(found, size, table, where.how);
-    context.drawImage(found.sheet.canvas, 0, at * size, size, size, x, y, size, size);
+    const line = found.sheet.lines.get(at);
+    context.drawImage(found.sheet.canvas, 0, line * size, size, size, x, y, size, size);
     return true;
   }
 
-  return { want, draw, forget: () => (where = null) };
+  return { want, draw, limits: () => limitsOf(spread), forget };
+}
+
+/**
+ * From which to which weight the pictures are coloured, of how many cells have each pattern of bits: all but the smallest
+ * twentieth and the largest two hundredth of what is above zero, rounded outwards, so that one picture more seldom
+ * changes all colours. Null where nothing is above zero.
+ */
+export function limitsOf(counts) {
+  let sum = 0;
+  for (let bits = 1; bits < NAN; bits++) sum += counts[bits];
+  if (!sum) return null;
+  let [low, high, max, seen] = [0, 0, 0, 0];
+  for (let bits = 1; bits < NAN; bits++) {
+    if (!counts[bits]) continue;
+    seen += counts[bits];
+    if (!low && seen > sum * 0.05) low = bits;
+    if (!high && seen > sum * 0.995) high = bits;
+    max = bits;
+  }
+  const number = (bits) => ((word[0] = bits << 16), real[0]);
+  return { low: 10 ** Math.floor(Math.log10(number(low))), high: rounded(number(high)), max: rounded(number(max)) };
+}
+
+/** The next of 1, 2, 5, 10, ... above. */
+function rounded(value) {
+  const power = 10 ** Math.floor(Math.log10(value));
+  return Math.min(power * [1, 2, 5, 10].find((one) => one * power >= value * 0.999), Math.max(1, value));
 }
 
 /** All heads of a site below each other, in colours. */
@@ -122,10 +157,11 @@ function sheetOf({ values, down, across, placeOf }, size, table, how) {
   const image = context.createImageData(canvas.width, canvas.height);
   const pixels = new Uint32Array(image.data.buffer);
   const each = down * across;
-  for (const at of placeOf.values()) {
-    pooled(values.subarray(at * each, (at + 1) * each), down, across, size, size, how, pixels, at * size * size);
+  const lines = new Map([...placeOf.values()].map((at, line) => [at, line]));
+  for (const [at, line] of lines) {
+    pooled(values.subarray(at * each, (at + 1) * each), down, across, size, size, how, pixels, line * size * size);
   }
   for (let i = 0; i < pixels.length; i++) pixels[i] = table[pixels[i]];
   context.putImageData(image, 0, 0);
-  return { canvas, size, table };
+  return { canvas, size, table, lines };
 }

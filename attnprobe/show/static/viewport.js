@@ -15,22 +15,19 @@ export function fitting([rows, columns], area) {
 }
 
 /**
- * The nearest view that shows no more than half of the area beside the map: never smaller than the whole map, never
- * larger than LARGEST, and in an axis along which all of the map fits, in the middle.
+ * The nearest view that is allowed: never smaller than the whole map, never larger than LARGEST, and with the centre so near
+ * to the map's middle as its size asks for: the whole map is in the middle, of a part the centre may reach the map's side.
+ * Whatever was zoomed into with the pointer on the map is allowed, so that what is under the pointer stays there.
  */
 export function clamp(view, shape, area) {
-  const pixels = Math.min(Math.max(view.pixels, fitting(shape, area)), LARGEST);
-  return {
-    row: clampAxis(view.row, shape[0], area.height / pixels),
-    column: clampAxis(view.column, shape[1], area.width / pixels),
-    pixels,
-  };
-}
-
-function clampAxis(centre, length, shown) {
-  if (shown >= length) return length / 2;
-  const half = shown / 2;
-  return Math.min(Math.max(centre, half), length - half);
+  const whole = fitting(shape, area);
+  const pixels = Math.min(Math.max(view.pixels, whole), LARGEST);
+  const [row, column] = [view.row, view.column].map((centre, axis) => {
+    const middle = shape[axis] / 2;
+    const away = middle * (1 - whole / pixels);
+    return Math.min(Math.max(centre, middle - away), middle + away);
+  });
+  return { row, column, pixels };
 }
 
 /** Larger by a factor, with the weight under a point of the area staying there (before clamp). */
@@ -76,6 +73,14 @@ export function visible(view, area, shape) {
     left: Math.max(view.column - across, 0),
     right: Math.min(view.column + across, shape[1]),
   };
+}
+
+/** Where what is seen of the map is drawn, in pixels of the canvas: {x, y, width, height}; `origin` is the area's corner. */
+export function frameOf(view, area, shape, origin) {
+  const part = visible(view, area, shape);
+  const from = pointOf(view, part.top, part.left, area);
+  const size = { width: (part.right - part.left) * view.pixels, height: (part.bottom - part.top) * view.pixels };
+  return { x: origin.x + from.x, y: origin.y + from.y, width: Math.max(size.width, 1), height: Math.max(size.height, 1) };
 }
 
 /** Moved as little as needed so that a weight is seen. */

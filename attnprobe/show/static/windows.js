@@ -117,6 +117,16 @@ export function positionIn(ranges) {
 }
 
 /**
+ * How many positions of ascending kept ranges lie before one.
+ * @param {[number, number][]} ranges
+ * @param {number} position
+ * @returns {number}
+ */
+export function countBefore(ranges, position) {
+  return ranges.reduce((before, [start, stop]) => before + Math.max(0, Math.min(stop, position) - start), 0);
+}
+
+/**
  * Ranges as a person reads them: "0 to 15, 64 and 100 to 120"; at most five are named.
  * @param {[number, number][]} ranges
  * @returns {string}

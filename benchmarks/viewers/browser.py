@@ -1,0 +1,140 @@
+"""A page in headless Chromium: bytes, seconds until it shows something, and frames while a pointer moves over it."""
+
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+CHROMIUM = "/usr/bin/chromium"
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+SIZE = {"width": 1200, "height": 800}
+# What BertViz loads from a CDN, from npm's packages: the nearest versions that these have.
+SCRIPTS = {
+    "d3.min": ("d3@5.7.0", "dist/d3.min.js"),
+    "jquery.min": ("jquery@2.2.4", "dist/jquery.min.js"),
+    "require.min": ("requirejs@2.3.6", "require.js"),
+}
+MOVES = 40
+
+# Milliseconds between frames, while the pointer moves.
+_FRAMES = """() => {
+  const at = [];
+  window.__frames = at;
+  let last = performance.now();
+  function next(now) {
+    at.push(now - last);
+    last = now;
+    if (at.length < 5000) requestAnimationFrame(next);
+  }
+  requestAnimationFrame(next);
+}"""
+
+
+@dataclass(frozen=True)
+class Page:
+    """How a viewer's page is known to be ready (a condition in JavaScript), and where the pointer moves."""
+
+    ready: str
+    area: str
+
+
+@contextmanager
+def chromium() -> Iterator[Any]:
+    """A browser; a page that kills it kills only this one."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as tool:
+        browser = tool.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
+def scripts(folder: Path) -> dict[str, Path]:
+    """The files that take the place of a CDN's, by the ends of their addresses."""
+    found = {}
+    for name, (package, inside) in SCRIPTS.items():
+        place = folder / name
+        if not place.exists():
+            place.mkdir(parents=True)
+            subprocess.run(["npm", "pack", "--silent", package], cwd=place, check=True, capture_output=True)
+            (packed,) = place.glob("*.tgz")
+            subprocess.run(["tar", "xzf", packed.name], cwd=place, check=True)
+        found[name] = place / "package" / inside
+    return found
+
+
+def look(address: str, page: Page, files: dict[str, Path], limit: float) -> dict[str, Any]:
+    """Open an address; what was measured, or why not.
+
+    Gives
+    -----
+    ``ready`` (seconds), ``frame`` (milliseconds between two frames while the pointer moves: median, p95, largest),
+    ``bytes`` (of all that came over a network); or ``ended`` (why it is not ready).
+    """
+    try:
+        with chromium() as browser:
+            return _look(browser, address, page, files, limit)
+    except Exception as error:  # a page that Chromium gives up is a row
+        first = str(error).strip().splitlines()[0][:120]
+        late = "Timeout" in first
+        return {"ended": f"not ready in {limit:g} s" if late else first}
+
+
+def _look(browser: Any, address: str, page: Page, files: dict[str, Path], limit: float) -> dict[str, Any]:
+    tab = browser.new_page(viewport=SIZE)
+    received = [0]
+
+    def serve(route: Any) -> None:
+        name = next((name for name in files if name in route.request.url), None)
+        route.fulfill(path=files[name]) if name else route.abort()
+
+    def count(response: Any) -> None:
+        received[0] += int(response.headers.get("content-length", 0))
+
+    tab.route(lambda url: url.startswith("https://"), serve)
+    tab.on("response", count)
+    start = time.perf_counter()
+    tab.goto(address, timeout=1000 * limit, wait_until="commit")
+    tab.wait_for_function(page.ready, timeout=1000 * limit)
+    tab.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    ready = time.perf_counter() - start
+    box = tab.locator(page.area).first.bounding_box()
+    right, bottom = min(box["x"] + box["width"], SIZE["width"]), min(box["y"] + box["height"], SIZE["height"])
+    tab.evaluate(_FRAMES)
+    for step in range(MOVES):
+        share = (step + 0.5) / MOVES
+        tab.mouse.move(box["x"] + share * (right - box["x"]), box["y"] + share * (bottom - box["y"]))
+    frames = sorted(tab.evaluate("() => window.__frames"))
+    return {
+        "ready": ready,
+        "bytes": received[0],
+        "frame": {
+            "median": frames[len(frames) // 2],
+            "p95": frames[int(0.95 * (len(frames) - 1))],
+            "largest": frames[-1],
+        },
+    }
+
+
+def local(path: Path) -> str:
+    """A file's address."""
+    return path.resolve().as_uri()
+
+
+def scratch() -> "tempfile.TemporaryDirectory[str]":
+    """A folder for pages, some gigabytes at worst."""
+    return tempfile.TemporaryDirectory(prefix="viewers")
