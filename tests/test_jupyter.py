@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shutil
 import socket
 import subprocess
 import sys
@@ -15,15 +14,14 @@ from typing import Any
 
 import pytest
 
+from tests.browsing import browser, missing
+
 pytest.importorskip("jupyterlab", reason="the browser extra is not installed")
 pytest.importorskip("anywidget", reason="the notebook extra is not installed")
-playwright = pytest.importorskip("playwright.sync_api", reason="the browser extra is not installed")
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = [
     pytest.mark.browser,
     pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium"),
+    pytest.mark.skipif(missing() is not None, reason=str(missing())),
     pytest.mark.timeout(600),
 ]
 
@@ -34,7 +32,8 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 import attnprobe as ap
 torch.manual_seed(0)
-config = GPT2Config(n_embd=32, n_layer=3, n_head=4, vocab_size=50, n_positions=64, initializer_range=0.3)
+config = GPT2Config(n_embd=32, n_layer=3, n_head=4, vocab_size=50, n_positions=64, initializer_range=0.3,
+                    bos_token_id=None, eos_token_id=None)
 model = GPT2LMHeadModel(config).eval()
 with torch.no_grad(), ap.record(model) as rec:
     model(torch.randint(50, (1, 40)))
@@ -85,16 +84,13 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
 @pytest.fixture
 def page(lab: tuple[str, Path]) -> Iterator[Any]:
     """The notebook in a browser, once its kernel is ready."""
-    switches = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=switches)
-        page = browser.new_page(viewport={"width": 1300, "height": 1000})
+    with browser() as running:
+        page = running.new_page(viewport={"width": 1300, "height": 1000})
         page.set_default_timeout(PATIENCE)
         page.goto(lab[0])
         page.wait_for_selector(".jp-Notebook .jp-CodeCell")
         page.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status="idle"]')
         yield page
-        browser.close()
 
 
 def run(page: Any, number: int) -> None:
@@ -172,6 +168,7 @@ def test_the_cell_draws_its_sliders_change_the_map_and_python_follows(page: Any,
     printed(page, "state: transformer.h.2.attn 3")
 
     run(page, 2)
+    assert page.locator(".jp-OutputArea-output", has_text="Error").count() == 0
     page.wait_for_function("document.querySelector('.attnprobe input[name=head]').value === '0'")
     assert page.locator('.attnprobe select[name="scale"]').input_value() == "linear"
     printed(page, "state: transformer.h.2.attn 0")
@@ -180,7 +177,7 @@ def test_the_cell_draws_its_sliders_change_the_map_and_python_follows(page: Any,
     notebook = lab[1]
     until(page, lambda _: notebook.read_text(), lambda text: "image/png" in text)
     saved = json.loads(notebook.read_text())
-    (output,) = saved["cells"][0]["outputs"]
+    (output,) = [one for one in saved["cells"][0]["outputs"] if "data" in one]
     assert set(output["data"]) >= {"image/png", "text/plain", "application/vnd.jupyter.widget-view+json"}
     assert len(json.dumps(output)) < 100_000
     assert [url for url in outside if url.startswith("http")] == []
