@@ -336,7 +336,7 @@ def test_another_head_and_back_is_not_fetched_twice(chromium: Any, url: str) -> 
         assert opened.evaluate(f"{MAP}.cache.loaded") == 2 * loaded
 
 
-def test_what_was_not_kept_is_striped_and_said(chromium: Any, tmp_path: Path) -> None:
+def test_what_was_not_kept_is_striped_or_said(chromium: Any, tmp_path: Path) -> None:
     import torch
 
     import attnprobe as ap
@@ -344,7 +344,8 @@ def test_what_was_not_kept_is_striped_and_said(chromium: Any, tmp_path: Path) ->
 
     model, tokenizer = demo.load()
     ids = tokenizer(demo.text(), return_tensors="pt").input_ids[:, :200]
-    with ap.record(model, tokenizer, to=tmp_path / "some", layers="0", queries="-50:"), torch.no_grad():
+    keep = [ap.Weights("L0H0,L0H2", queries="-50:"), ap.Measures("L0H0,L0H1,L0H2", names=["entropy"])]
+    with ap.record(model, tokenizer, to=tmp_path / "some", keep=keep), torch.no_grad():
         model(ids)
     with served([tmp_path / "some"]) as address, page(chromium, address + NO_SPAN) as opened:
         settled(opened)
@@ -364,3 +365,12 @@ def test_what_was_not_kept_is_striped_and_said(chromium: Any, tmp_path: Path) ->
             )
         assert kinds[0] > 1, "stripes"
         assert kinds[1] == 1, "zero, behind the diagonal, is the page"
+        opened.evaluate("document.querySelector('.attnprobe').app.set({ head: 1 })")
+        settled(opened)
+        note = opened.locator(".ap-map-note")
+        assert note.is_visible()
+        assert "weights are kept of its heads 0, 2" in note.text_content()
+        opened.evaluate("document.querySelector('.attnprobe').app.set({ head: 2 })")
+        settled(opened)
+        assert note.is_hidden()
+        assert number(hover(opened, 170, 150)) == np.float32(open_run(tmp_path / "some")[0, 2][170, 150])

@@ -1,4 +1,4 @@
-"""What has to be there where every change is tested: tests that need it are skipped elsewhere, and must not be there."""
+"""What has to be there where every change is tested: tests that need it are skipped where it is missing."""
 
 import os
 import shutil

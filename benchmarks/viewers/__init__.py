@@ -74,7 +74,7 @@ def _ours(run: Any, folder: Path, length: int) -> Iterator[dict[str, Any]]:
 
     page = folder / "ours.html"
     start = time.perf_counter()
-    write_html(run, page)
+    write_html([run], page)
     made = time.perf_counter() - start
     yield {
         "tool": "attnprobe_file",
@@ -88,7 +88,10 @@ def _ours(run: Any, folder: Path, length: int) -> Iterator[dict[str, Any]]:
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         try:
             assert server.stdout is not None
-            address = json.loads(server.stdout.readline())["url"]
+            record = ""
+            while not record.endswith("}\n"):
+                record += server.stdout.readline()
+            address = json.loads(record)["url"]
             found = look(address, OURS, {}, LIMIT)
         finally:
             server.terminate()

@@ -109,7 +109,10 @@ def _look(browser: Any, address: str, page: Page, files: dict[str, Path], limit:
     tab.on("response", count)
     start = time.perf_counter()
     tab.goto(address, timeout=1000 * limit, wait_until="commit")
-    tab.wait_for_function(page.ready, timeout=1000 * limit)
+    while not tab.evaluate(f"() => Boolean({page.ready})"):  # Playwright's own waiting needs `eval`, which pages refuse
+        if time.perf_counter() - start > limit:
+            return {"ended": f"not ready in {limit:g} s"}
+        time.sleep(0.02)
     tab.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
     ready = time.perf_counter() - start
     box = tab.locator(page.area).first.bounding_box()

@@ -76,7 +76,7 @@ export function createMap(app, { places, title = () => "" }) {
     const now = view();
     const signed = infos.length > 1;
     const cross = shared.cross && shared.cross.query < shape[0] && shared.cross.key < shape[1] ? shared.cross : null;
-    const weightAt = isWritten(now) ? exactAt : null;
+    const weightAt = isWritten(now) ? (query, key) => (state.skip && key === 0 ? undefined : exactAt(query, key)) : null;
     const drawn = drawing.draw(pictures, { view: now, shape, tokens, cross, box: hands.box ?? state.box, state, signed, colours: colours(), weightAt });
     Object.assign(counts, { missing: drawn.missing, level: drawn.level });
     say(facts, pictureText({ ...drawn, pixels: now.pixels, how: state.how, infos, signed, skip: state.skip }));
@@ -156,10 +156,11 @@ export function createMap(app, { places, title = () => "" }) {
       return ready() ? { ...view(), area: area(), origin: drawing.origin } : null;
     },
     cache: pictures.cache,
-    /** Once all that is seen is there and drawn. */
+    /** Once all that is seen is there and drawn, or it is said why there is nothing to see. */
     async settled() {
+      const unfinished = () => !ready() || waiting || counts.missing || pictures.busy || exact.busy || shared.busy;
       do await new Promise((resolve) => setTimeout(resolve, 20));
-      while (!ready() || waiting || counts.missing || pictures.busy || exact.busy || subjects.busy || shared.busy);
+      while (subjects.busy || (subjects.error === null && unfinished()));
     },
   };
 

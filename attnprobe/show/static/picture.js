@@ -5,14 +5,14 @@ import { PatchCache, RETRY } from "./cache.js";
 import { subtract } from "./differing.js";
 import { h } from "./dom.js";
 import { makeLut, makeShares, pack, paintCells, paintShares } from "./lut.js";
-import { PATCH, ahead, coarser, keyOf, levelFor, patchesOf, rectangleOf, topLevel } from "./patches.js";
+import { PATCH, ahead, coarser, levelFor, patchesOf, rectangleOf, topLevel } from "./patches.js";
 import { createStrips } from "./strips.js";
 import { visible } from "./viewport.js";
 
 /** @typedef {{places: object[], how: string, shape: number[], last: number}} Subject two places: the first minus the second */
 
 /** `changed` is called when there is more to draw. */
-export function createPicture(app, { changed, bytes = 160 << 20 }) {
+export function createPicture(app, { changed, bytes = 128 << 20 }) {
   const { source } = app;
   const failed = (error) => {
     app.onError(error);
@@ -157,9 +157,7 @@ export function createPicture(app, { changed, bytes = 160 << 20 }) {
 
   return {
     cache,
-    colours,
     draw,
-    cellAt,
     /** The weight that a cell shows, with its level, or null. */
     valueAt(query, key, finest) {
       const at = cellAt(query, key, finest);
@@ -188,6 +186,5 @@ export function createPicture(app, { changed, bytes = 160 << 20 }) {
     get busy() {
       return cache.busy || strips.busy;
     },
-    keyOf,
   };
 }
