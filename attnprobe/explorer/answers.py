@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from attnprobe.errors import AttnprobeError, StoreError, out_of_memory
 from attnprobe.explorer import facts, heads, mass, numbers, pictures, scores, thumbnails
@@ -63,15 +62,15 @@ class Answers:
         """
         return cls([Opened.of(run) for run in runs])
 
-    def ask(self, name: str, params: Mapping[str, Any]) -> bytes:
+    def ask(self, name: object, params: object) -> bytes:
         """The answer to a question, as a frame; what cannot be answered is a frame too, with an ``error`` in its head.
 
         Parameters
         ----------
         name
-            Of the question.
+            Of the question, a string.
         params
-            Its parameters, strings or whole numbers, of a client that is not trusted.
+            Its parameters by name, strings or whole numbers. They are checked: who asks is not trusted.
         """
         try:
             if not isinstance(name, str) or name not in QUESTIONS:

@@ -16,6 +16,7 @@ from attnprobe.run import SampleRun
 TEXTS = ("site", "sequence", "name", "how")  # all others are numbers
 LONGEST = 512  # characters of a text
 LARGEST = 1 << 40
+LONGEST_SIDE = 1 << 24  # rows or columns of a map
 _DIGITS = re.compile(r"[0-9]{1,13}", re.ASCII)
 
 
@@ -118,13 +119,23 @@ class Asked:
     @cached_property
     def head(self) -> Head:
         """The head."""
+        _ = self.shape  # refuses what is too large
         return self.view.head(self.sample, self.site, self.number("head"))
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Queries and keys of the site in the sample."""
+        """Queries and keys of the site in the sample.
+
+        Raises
+        ------
+        SelectionError
+            If there are so many that an answer might not fit in memory: a run may say what it likes.
+        """
         sequences = self.sample.sample.sequences
-        return sequences[self.site.queries].length, sequences[self.site.keys].length
+        queries, keys = sequences[self.site.queries].length, sequences[self.site.keys].length
+        if max(queries, keys) > LONGEST_SIDE:
+            raise SelectionError(f"{queries:,} x {keys:,} weights are more than are shown; read them in Python")
+        return queries, keys
 
     def box(self) -> tuple[range, range]:
         """Rows and columns from `top` to `bottom` and from `left` to `right`, the last ones not included.

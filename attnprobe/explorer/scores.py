@@ -107,7 +107,7 @@ def _floats(values: Shaped[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
     return floats
 
 
-def _coarser(values: Float[np.ndarray, "head place"], covers: int, mean: bool) -> Float[np.ndarray, "head place"]:
+def _coarser(values: Float[np.ndarray, "head place"], covers: int, mean: bool) -> Float[np.ndarray, "head part"]:
     """Means, or the first, of so many neighbours; NaN is none."""
     if covers == 1 or not mean:
         return values[:, ::covers]
