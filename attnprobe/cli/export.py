@@ -1,4 +1,4 @@
-"""``attnprobe export``: pictures and tables of a run, as files."""
+"""``attnprobe export``: pictures and tables of a run, and its explorer, as files."""
 
 from functools import partial
 from pathlib import Path
@@ -8,6 +8,7 @@ import click
 
 from attnprobe.cli import export_pictures, export_tables
 from attnprobe.cli.export_files import check_targets, write_file
+from attnprobe.cli.export_html import check_html, export_html, html_options
 from attnprobe.cli.output import Output
 from attnprobe.cli.output import command as shared
 from attnprobe.cli.pictured import Look, looks
@@ -40,12 +41,27 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 @click.option("--part", help="Of which part of the model: decoder, encoder.")
 @click.option("--dpi", type=click.IntRange(30, 1200), default=300, show_default=True, help="Pixels an inch of --png.")
 @click.option("--overwrite", is_flag=True, help="Replace files that are there.")
+@html_options
 @shared
 @looks
 def command(
-    out: Output, run: Path, head: str | None, overwrite: bool, what: str | None, dpi: int, look: Look, **options: Any
+    out: Output,
+    run: Path,
+    head: str | None,
+    overwrite: bool,
+    what: str | None,
+    dpi: int,
+    look: Look,
+    html: Path | None,
+    heads: tuple[str, ...],
+    max_size: str | None,
+    yes: bool,
+    **options: Any,
 ) -> None:
     """Write pictures (--png, --svg, --pdf) or tables (--csv, --parquet) of RUN, of one head L.H or of all.
+
+    With --html it is the explorer itself: one page that needs no network and no Python, with as much of RUN as
+    --max-size has room for. How large it will be is told first.
 
     A file appears whole or not at all. In a CSV file tokens are quoted and otherwise as they are, so that they can be
     read back; a spreadsheet may take one that starts with = + - @ for a formula: import the column as text.
@@ -57,20 +73,22 @@ def command(
     attnprobe export runs/tale --csv measures.csv
     attnprobe export runs/maia 3.1 --what row --query " her" --csv row.csv
     attnprobe export runs/book 3.1 --rows 20000:20256 --columns 1: --parquet part.parquet
+    attnprobe export runs/book --html book.html --heads 3.1 --heads 5.0 --max-size 50MB
     """  # noqa: D301 (click wants the backspace itself)
     pictures = {name: options.pop(name) for name in export_pictures.FORMATS}
     tables = {name: options.pop(name) for name in export_tables.FORMATS}
     targets = {name: path for name, path in (pictures | tables).items() if path is not None}
-    if not targets:
-        raise SelectionError("name a file to write: --png, --svg, --pdf, --csv or --parquet FILE")
+    if not targets and html is None:
+        raise SelectionError("name a file to write: --png, --svg, --pdf, --csv, --parquet or --html FILE")
+    check_html(html, heads, max_size, yes)
     drawn = any(name in pictures for name in targets)
     if not drawn and (options["grid"] is not None or options["measures"]):
         raise SelectionError("--grid and --measures are pictures: name a --png, --svg or --pdf to write")
-    if not drawn or len(targets) > sum(path is not None for path in pictures.values()):
+    if any(name in tables for name in targets):
         what = export_tables.kind_of(what, head, options["query"])
     elif what is not None or options["query"] is not None:
         raise SelectionError("--what and --query are of tables: name a --csv or --parquet to write")
-    check_targets(list(targets.values()), overwrite)
+    check_targets([*targets.values(), *([] if html is None else [html])], overwrite)
     opened = open_run(run)
     figure = export_pictures.draw(opened, head, look, options) if drawn else None
     table = export_tables.table_of(opened, head, what, look, options) if what is not None else None
@@ -87,5 +105,8 @@ def command(
             told = f"{len(table):,} rows x {len(table.columns):,} columns"
         written.append({"path": str(path), "format": name, **shape, "bytes": size})
         out.note(f"wrote {path}: {told}, {format_bytes(size)}")
+    if html is not None:
+        shown = heads if head is None else (head, *heads)
+        written.append(export_html(out, opened, html, shown, options["sample"], max_size, yes, overwrite))
     if out.as_json:
         out.data({"run": str(run), "files": written})
