@@ -1,4 +1,4 @@
-"""``attnprobe export``: pictures and tables of a run, and its explorer, as files."""
+"""``attnprobe export``: pictures and tables of a run, as files."""
 
 from functools import partial
 from pathlib import Path
@@ -8,7 +8,7 @@ import click
 
 from attnprobe.cli import export_pictures, export_tables
 from attnprobe.cli.export_files import check_targets, write_file
-from attnprobe.cli.export_html import check_html, export_html, html_options
+from attnprobe.cli.export_html import export_html, html_options
 from attnprobe.cli.output import Output
 from attnprobe.cli.output import command as shared
 from attnprobe.cli.pictured import Look, looks
@@ -29,6 +29,8 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 @click.option(
     "--parquet", type=_FILE, metavar="FILE", help="A table for pandas, polars, DuckDB: needs attnprobe[data]."
 )
+@click.option("--html", type=_FILE, metavar="FILE", help="The explorer as one file, which needs no network.")
+@html_options
 @click.option("--grid", is_flag=False, flag_value="", metavar="[MEASURE]", help="Picture all heads, or a mean of each.")
 @click.option("--measures", is_flag=True, help="Picture measures: curves, histograms, heads by two means.")
 @click.option(
@@ -41,7 +43,6 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 @click.option("--part", help="Of which part of the model: decoder, encoder.")
 @click.option("--dpi", type=click.IntRange(30, 1200), default=300, show_default=True, help="Pixels an inch of --png.")
 @click.option("--overwrite", is_flag=True, help="Replace files that are there.")
-@html_options
 @shared
 @looks
 def command(
@@ -53,42 +54,47 @@ def command(
     dpi: int,
     look: Look,
     html: Path | None,
-    heads: tuple[str, ...],
-    max_size: str | None,
+    max_size: str,
     yes: bool,
     **options: Any,
 ) -> None:
-    """Write pictures (--png, --svg, --pdf) or tables (--csv, --parquet) of RUN, of one head L.H or of all.
+    """Write pictures (--png, --svg, --pdf), tables (--csv, --parquet) or the explorer (--html) of RUN.
 
-    With --html it is the explorer itself: one page that needs no network and no Python, with as much of RUN as
-    --max-size has room for. How large it will be is told first.
+    Of one head L.H, or of all. With --html, L.H may be several with commas: the heads whose maps the file has.
 
     A file appears whole or not at all. In a CSV file tokens are quoted and otherwise as they are, so that they can be
     read back; a spreadsheet may take one that starts with = + - @ for a formula: import the column as text.
 
     \b
+    attnprobe export runs/maia --html maia.html
+    attnprobe export runs/book 3.1,5.0 --html book.html --max-size 50MB
     attnprobe export runs/maia 3.1 --png head.png --pdf head.pdf
     attnprobe export runs/maia --grid --svg all.svg
     attnprobe export runs/tale --grid induction --png induction.png
     attnprobe export runs/tale --csv measures.csv
     attnprobe export runs/maia 3.1 --what row --query " her" --csv row.csv
     attnprobe export runs/book 3.1 --rows 20000:20256 --columns 1: --parquet part.parquet
-    attnprobe export runs/book --html book.html --heads 3.1 --heads 5.0 --max-size 50MB
     """  # noqa: D301 (click wants the backspace itself)
     pictures = {name: options.pop(name) for name in export_pictures.FORMATS}
     tables = {name: options.pop(name) for name in export_tables.FORMATS}
     targets = {name: path for name, path in (pictures | tables).items() if path is not None}
-    if not targets and html is None:
-        raise SelectionError("name a file to write: --png, --svg, --pdf, --csv, --parquet or --html FILE")
-    check_html(html, heads, max_size, yes)
+    if html is not None:
+        if targets or any(options[name] for name in ("grid", "measures", "query")) or what is not None:
+            raise SelectionError("--html is a file of its own: write pictures and tables by other commands")
+        check_targets([html], overwrite)
+        samples = [] if options["sample"] is None else [options["sample"]]
+        export_html(out, run, html, head.split(",") if head else [], samples, max_size, yes)
+        return
+    if not targets:
+        raise SelectionError("name a file to write: --html, --png, --svg, --pdf, --csv or --parquet FILE")
     drawn = any(name in pictures for name in targets)
     if not drawn and (options["grid"] is not None or options["measures"]):
         raise SelectionError("--grid and --measures are pictures: name a --png, --svg or --pdf to write")
-    if any(name in tables for name in targets):
+    if not drawn or len(targets) > sum(path is not None for path in pictures.values()):
         what = export_tables.kind_of(what, head, options["query"])
     elif what is not None or options["query"] is not None:
         raise SelectionError("--what and --query are of tables: name a --csv or --parquet to write")
-    check_targets([*targets.values(), *([] if html is None else [html])], overwrite)
+    check_targets(list(targets.values()), overwrite)
     opened = open_run(run)
     figure = export_pictures.draw(opened, head, look, options) if drawn else None
     table = export_tables.table_of(opened, head, what, look, options) if what is not None else None
@@ -105,8 +111,5 @@ def command(
             told = f"{len(table):,} rows x {len(table.columns):,} columns"
         written.append({"path": str(path), "format": name, **shape, "bytes": size})
         out.note(f"wrote {path}: {told}, {format_bytes(size)}")
-    if html is not None:
-        shown = heads if head is None else (head, *heads)
-        written.append(export_html(out, opened, html, shown, options["sample"], max_size, yes, overwrite))
     if out.as_json:
         out.data({"run": str(run), "files": written})

@@ -7,100 +7,65 @@ from typing import Any
 
 import click
 
-from attnprobe.cli.export_files import write_file
 from attnprobe.cli.output import Output
 from attnprobe.cli.show import parse_head
-from attnprobe.errors import SelectionError
 from attnprobe.explorer.file import MAX_SIZE, Size, write_html
-from attnprobe.run import Run
+from attnprobe.run import open_run
 
 _NUMBER = re.compile(r"-?[0-9]+")
 
 
 def html_options(function: Callable[..., None]) -> Callable[..., None]:
-    """Give a command ``--html`` and what belongs to it."""
+    """Give a command ``--max-size`` and ``--yes``, which `export_html` takes."""
     options = (
-        click.option(
-            "--html",
-            type=click.Path(path_type=Path, dir_okay=False),
-            metavar="FILE",
-            help="The explorer as one page, which needs no network.",
-        ),
-        click.option(
-            "--heads", multiple=True, metavar="L.H", help="Whose maps --html has, once or more. [default: all]"
-        ),
-        click.option("--max-size", metavar="SIZE", help=f"Most that --html may take. [default: {MAX_SIZE}]"),
-        click.option("-y", "--yes", is_flag=True, help="Write a --html that has to be larger."),
+        click.option("--max-size", default=MAX_SIZE, show_default=True, help="Most that an HTML file may have."),
+        click.option("-y", "--yes", is_flag=True, help="Write an HTML file that has to be larger."),
     )
     for option in reversed(options):
         function = option(function)
     return function
 
 
-def check_html(html: Path | None, heads: Sequence[str], max_size: str | None, yes: bool) -> None:
-    """Refuse options of ``--html`` without it.
-
-    Raises
-    ------
-    SelectionError
-        If there are some.
-    """
-    given = {"--heads": heads, "--max-size": max_size, "--yes": yes}
-    alone = [name for name, value in given.items() if value]
-    if html is None and alone:
-        raise SelectionError(f"{', '.join(alone)} is of --html: name a --html FILE to write")
-
-
 def export_html(
     out: Output,
-    run: Run,
+    run: Path,
     file: Path,
-    heads: Sequence[str],
-    sample: str | None,
-    max_size: str | None,
-    yes: bool,
-    overwrite: bool,
-) -> dict[str, Any]:
-    """Write one HTML file of a run; its size is told before, as an estimate.
+    heads: Sequence[str] = (),
+    samples: Sequence[str] = (),
+    max_size: str = MAX_SIZE,
+    yes: bool = False,
+) -> None:
+    """Write one HTML file of a run.
 
     Parameters
     ----------
     out
-        Where notes go.
+        Where its size is told: an estimate before the work, as a note; and what it has, as data.
     run, file
         The run, and the file.
     heads
         Whose maps it has, as `parse_head` reads them; all if empty.
-    sample
-        An id or a place; the first 8 if None.
+    samples
+        Ids or places; the first 8 if empty.
     max_size
         That it may have.
     yes
         Write it although it has to be larger.
-    overwrite
-        Whether it may replace a file.
-
-    Returns
-    -------
-    dict
-        What was written.
     """
-    sites = [site.key for site in run.sites]
+    opened = open_run(run)
+    sites = [site.key for site in opened.sites]
     chosen = [parse_head(head, sites) for head in heads] or None
-    named = None if sample is None else [_which(run, sample)]
-    written: list[Size] = []
+    named = [_which(opened.reader.find, sample) for sample in samples] or None
 
-    def write(path: Path) -> None:
-        written.append(
-            write_html([run], path, chosen, named, max_size or MAX_SIZE, yes, lambda size: out.note(f"about {size}"))
-        )
+    def tell(size: Size) -> None:
+        out.note(f"{file} will be about {size}")
+        out.note("smaller: fewer heads (3.1,5.0), one --sample, a lower --max-size; finer: a higher one")
 
-    write_file(file, write, overwrite)
-    (size,) = written
-    out.note(f"wrote {file}: {size}")
-    return {"path": str(file), "format": "html", "bytes": size.total, "parts": size.parts, "left": list(size.left)}
+    size = write_html([opened], file, chosen, named, max_size, yes, tell)
+    record: dict[str, Any] = {"path": str(file), "bytes": size.total, "parts": size.parts, "left": list(size.left)}
+    out.data(record, str(file), str(size))
 
 
-def _which(run: Run, sample: str) -> int | str:
+def _which(find: Callable[[str], object], sample: str) -> int | str:
     """An id, or a place where there is no such id."""
-    return int(sample) if _NUMBER.fullmatch(sample) and run.reader.find(sample) is None else sample
+    return int(sample) if _NUMBER.fullmatch(sample) and find(sample) is None else sample
