@@ -1,8 +1,8 @@
 """The map of one head, coarser and coarser: read where a run keeps it so, else made of the weights."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, reduce
 
 import numpy as np
 
@@ -146,19 +146,31 @@ class Levels:
         if not own or not len(every):
             return values
         columns = range(max(own.start * size, self.map.kept_keys.start), min(own.stop * size, self.map.kept_keys.stop))
-        height = max(1, AT_ONCE // (size * len(columns)))
+        ufunc = np.maximum if how == "max" else np.add
+        # A row of cells that is of very many weights is pooled by and by.
+        height, together = (max(1, AT_ONCE // (weights * len(columns))) for weights in (size, 1))
         for first in range(0, len(down), height):
             part = down[first : first + height]
             rows = every[np.searchsorted(every, part.start * size) : np.searchsorted(every, part.stop * size)]
             if not len(rows):
                 continue
             there, counts = np.unique(rows // size, return_counts=True)
-            weights = as_float32(self.map.read(rows.tolist(), columns))
-            pooled = pool(weights[None], rows, columns.start, size, np.maximum if how == "max" else np.add)[0]
+            pooled = reduce(ufunc, (self._pooled(some, columns, size, ufunc) for some in _split(rows, together)))
             if how == "mean":
                 pooled /= (counts[:, None] * size).astype(np.float32)
             values[there - down.start, own.start - across.start : own.stop - across.start] = pooled
         return values
+
+    def _pooled(
+        self, rows: Int[np.ndarray, " row"], columns: range, size: int, ufunc: np.ufunc
+    ) -> Float[np.ndarray, "down across"]:
+        weights = as_float32(self.map.read(rows.tolist(), columns))
+        pooled: np.ndarray = pool(weights[None], rows, columns.start, size, ufunc)[0]
+        return pooled
+
+
+def _split(rows: Int[np.ndarray, " row"], most: int) -> Iterator[Int[np.ndarray, " some"]]:
+    return (rows[first : first + most] for first in range(0, len(rows), most))
 
 
 def _check_level(level: object, how: object) -> None:

@@ -13,6 +13,7 @@ import torch
 
 import attnprobe as ap
 from attnprobe import demo
+from attnprobe import levels as levels_module
 from attnprobe.codes import as_float32, decode, encode
 from attnprobe.explorer import cells, mass, numbers, opened, scores, thumbnails
 from attnprobe.explorer.answers import QUESTIONS, Answers
@@ -286,8 +287,9 @@ def test_patches_are_the_map_pooled(made: Made, how: str) -> None:
             close(floats(values), pooled(whole, 1 << level, 1 << level, how))
 
 
-@pytest.mark.parametrize("pyramid", [True, False])
-def test_patches_of_a_long_map(tmp_path: Path, pyramid: bool) -> None:
+@pytest.mark.parametrize(("pyramid", "at_once"), [(True, 1 << 20), (False, 1 << 20), (False, 20_000)])
+def test_patches_of_a_long_map(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pyramid: bool, at_once: int) -> None:
+    monkeypatch.setattr(levels_module, "AT_ONCE", at_once)
     run, whole = long_map(tmp_path / "run", pyramid=pyramid)
     answers = Answers.of([run])
     levels = [2, 3] if pyramid else []
@@ -733,31 +735,38 @@ BAD = (
 )
 
 
+@pytest.fixture(scope="module")
+def plain() -> Answers:
+    store = MemoryStore(manifest("float32"))
+    make(store, "float32")
+    return Answers.of([ap.Run(store)])
+
+
 @pytest.mark.parametrize("question", QUESTIONS)
-def test_parameters_are_checked(made: Made, question: str) -> None:
+def test_parameters_are_checked(plain: Answers, question: str) -> None:
     wanted = {name: GOOD[name] for name in QUESTIONS[question][1]}
-    head, _ = parse(made.answers.ask(question, wanted))
+    head, _ = parse(plain.ask(question, wanted))
     assert "error" not in head or question in ("measure", "stripes")  # none were kept
     for name in wanted:
         assert f"lacks the parameter {name}" in refused(
-            made.answers, question, {other: value for other, value in wanted.items() if other != name}
+            plain, question, {other: value for other, value in wanted.items() if other != name}
         )
         for value in BAD:
-            error = refused(made.answers, question, {**wanted, name: value})
+            error = refused(plain, question, {**wanted, name: value})
             assert len(error) < 700 and "Traceback" not in error and "fault of attnprobe" not in error
     for other in ("__class__", "runs", "", 5, None):
-        assert "has no parameter" in refused(made.answers, question, {**wanted, other: 0})
+        assert "has no parameter" in refused(plain, question, {**wanted, other: 0})
     for params in (None, [], "run=0", 5):
-        assert "give parameters by name" in refused(made.answers, question, params)
+        assert "give parameters by name" in refused(plain, question, params)
 
 
 @pytest.mark.parametrize("question", ["", "__init__", "ask", "../runs", "RUNS", None, 5, ["runs"], "x" * 100_000])
-def test_questions_that_there_are_not(made: Made, question: Any) -> None:
-    error = refused(made.answers, question, {})
+def test_questions_that_there_are_not(plain: Answers, question: Any) -> None:
+    error = refused(plain, question, {})
     assert "there are runs, live, samples" in error and len(error) < 700
 
 
-def test_places_that_there_are_not(made: Made) -> None:
+def test_places_that_there_are_not(plain: Answers) -> None:
     place = {"run": 0, "sample": 0, "site": "h.0.attn", "head": 0}
     for change, words in (
         ({"run": 1}, "no run 1: there are 1"),
@@ -766,20 +775,20 @@ def test_places_that_there_are_not(made: Made) -> None:
         ({"site": "../h.0.attn"}, "a site '../h.0.attn'"),
         ({"head": 3}, "head 3 is out of range"),
     ):
-        assert words in refused(made.answers, "head", {**place, **change})
+        assert words in refused(plain, "head", {**place, **change})
     assert "there are 0" in refused(Answers.of([]), "head", place)
     box = {"top": 0, "bottom": 5, "left": 0, "right": 5}
     for change in ({"bottom": 0}, {"top": 5}, {"bottom": T + 1}, {"right": T + 1}, {"left": 6}):
         for question in ("weights", "mass"):
             params = {**place, **box, **change}
             params = {name: params[name] for name in QUESTIONS[question][1]}
-            assert "are no part of the 70 x 70 weights" in refused(made.answers, question, params)
+            assert "are no part of the 70 x 70 weights" in refused(plain, question, params)
 
 
-def test_answers_are_bounded(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_answers_are_bounded(plain: Answers, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(numbers, "MOST", 99)
     place = {"run": 0, "sample": 0, "site": "h.0.attn", "head": 0, "top": 0, "bottom": 10, "left": 0, "right": 10}
-    assert "more than 99; ask for a smaller box" in refused(made.answers, "weights", place)
+    assert "more than 99; ask for a smaller box" in refused(plain, "weights", place)
     place = {"run": 0, "sample": 0, "site": "h.0.attn", "head": 0}
     store = MemoryStore(manifest("float32"))
     store.write(Field(0, SITES[0], 0, (0,)), Block((0,), range(2), 0, torch.rand(1, 2, 2)))
@@ -794,13 +803,13 @@ def test_answers_are_bounded(made: Made, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_a_fault_is_told_and_logged(
-    made: Made, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    plain: Answers, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(*_: object) -> None:
         raise RuntimeError("/secret/path")
 
     monkeypatch.setattr(opened.View, "held", fail)
-    error = refused(made.answers, "sample", {"run": 0, "sample": 0})
+    error = refused(plain, "sample", {"run": 0, "sample": 0})
     assert "sample failed (RuntimeError)" in error and "secret" not in error
     assert "/secret/path" in caplog.text
 

@@ -20,8 +20,6 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 import attnprobe as ap
 import attnprobe.show
-from attnprobe.cli.export_html import export_html, html_options
-from attnprobe.cli.output import command as shared
 from attnprobe.explorer.answering import unpack
 from attnprobe.explorer.answers import Answers
 from attnprobe.explorer.contents import key_of
@@ -336,27 +334,17 @@ def test_a_run_without_weights_has_its_measures(tmp_path: Path) -> None:
 
 @pytest.fixture
 def command() -> Callable[..., Any]:
-    """The command, as `attnprobe export` will have it."""
-    import click
+    """``attnprobe export``."""
+    from attnprobe.cli.export import command
 
-    @click.command()
-    @click.argument("run", type=click.Path(path_type=Path))
-    @click.option("--html", "file", type=click.Path(path_type=Path))
-    @click.option("--heads", multiple=True)
-    @click.option("--sample", "samples", multiple=True)
-    @html_options
-    @shared
-    def it(out: Any, **options: Any) -> None:
-        export_html(out, **options)
-
-    return lambda *arguments: CliRunner().invoke(it, [str(one) for one in arguments])
+    return lambda *arguments: CliRunner().invoke(command, [str(one) for one in arguments])
 
 
 def test_the_command_tells_the_size_first_and_refuses_what_is_too_large(
     run: ap.Run, tmp_path: Path, command: Callable[..., Any]
 ) -> None:
     file = tmp_path / "it.html"
-    done = command(run.path, "--html", file, "--heads", "1.0", "--heads", "L0H1", "--sample", "1", "--json")
+    done = command(run.path, "1.0,L0H1", "--html", file, "--sample", "1", "--json")
     assert done.exit_code == 0, done.output
     told = json.loads(done.stdout)
     assert told["bytes"] == file.stat().st_size == sum(told["parts"].values())
@@ -367,6 +355,9 @@ def test_the_command_tells_the_size_first_and_refuses_what_is_too_large(
     assert (refused.exit_code, refused.stdout, file.exists()) == (4, "", False)
     assert "--yes" in refused.stderr
     assert command(run.path, "--html", file, "--max-size", "10kB", "--yes").exit_code == 0
-    assert command(run.path, "--html", tmp_path / "no" / "it.html").exit_code == 1
-    for wrong in (("--heads", "9.0"), ("--heads", "nine"), ("--sample", "other"), ("--max-size", "much")):
-        assert command(run.path, "--html", file, *wrong).exit_code == 2
+    for wrong in (("9.0",), ("nine",), ("--sample", "other"), ("--max-size", "much"), ("--csv", tmp_path / "it.csv")):
+        assert command(run.path, "--html", file, "--overwrite", *wrong).exit_code == 2
+    before = file.read_bytes()
+    assert command(run.path, "--html", file).exit_code == 2
+    assert file.read_bytes() == before
+    assert command(run.path, "--html", tmp_path / "no" / "it.html").exit_code == 2

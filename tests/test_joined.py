@@ -97,7 +97,8 @@ def test_a_module_is_loaded_once_and_before_those_that_need_it(tmp_path: Path) -
         "d.js": 'console.log("d");\nexport const d = 1;\n',
         "b.js": 'import { d } from "./d.js";\nconsole.log("b", d);\nexport const b = 2;\n',
         "c.js": 'import { d } from "./d.js";\nconsole.log("c", d);\nexport const c = 3;\n',
-        "a.js": 'import { b } from "./b.js";\nimport { c } from "./c.js";\nconsole.log("a", b, c);\nexport const a = 4;',
+        "a.js": 'import { b } from "./b.js";\nimport { c } from "./c.js";\n'
+        'console.log("a", b, c);\nexport const a = 4;',
     }
     script = join(said, "a.js", "it") + "console.log(it.a);\n"
     (tmp_path / "joined.js").write_text(script)  # no module: a plain script

@@ -19,7 +19,7 @@ import attnprobe as ap
 import attnprobe.show
 from attnprobe.explorer.answering import unpack, widened
 from attnprobe.explorer.answers import Answers
-from attnprobe.explorer.state import NAMES
+from attnprobe.explorer.state import names
 from attnprobe.explorer.thumbnail import PIXELS, png, thumbnail
 from attnprobe.show.colors import table
 from attnprobe.store.memory import MemoryStore
@@ -135,7 +135,7 @@ def test_the_names_of_the_state_are_those_of_the_front_end() -> None:
     code = f'import {{ START }} from "{STATIC / "state.js"}"; console.log(JSON.stringify(Object.keys(START)));'
     command = ["node", "--experimental-default-type=module", "--input-type=module", "--eval", code]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert tuple(json.loads(done.stdout)) == NAMES, done.stderr
+    assert tuple(json.loads(done.stdout)) == names(), done.stderr
 
 
 def test_a_saved_notebook_holds_a_picture_a_line_and_no_weights(run: ap.Run) -> None:

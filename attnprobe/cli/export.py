@@ -8,6 +8,7 @@ import click
 
 from attnprobe.cli import export_pictures, export_tables
 from attnprobe.cli.export_files import check_targets, write_file
+from attnprobe.cli.export_html import export_html, html_options
 from attnprobe.cli.output import Output
 from attnprobe.cli.output import command as shared
 from attnprobe.cli.pictured import Look, looks
@@ -28,6 +29,8 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 @click.option(
     "--parquet", type=_FILE, metavar="FILE", help="A table for pandas, polars, DuckDB: needs attnprobe[data]."
 )
+@click.option("--html", type=_FILE, metavar="FILE", help="The explorer as one file, which needs no network.")
+@html_options
 @click.option("--grid", is_flag=False, flag_value="", metavar="[MEASURE]", help="Picture all heads, or a mean of each.")
 @click.option("--measures", is_flag=True, help="Picture measures: curves, histograms, heads by two means.")
 @click.option(
@@ -43,14 +46,28 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 @shared
 @looks
 def command(
-    out: Output, run: Path, head: str | None, overwrite: bool, what: str | None, dpi: int, look: Look, **options: Any
+    out: Output,
+    run: Path,
+    head: str | None,
+    overwrite: bool,
+    what: str | None,
+    dpi: int,
+    look: Look,
+    html: Path | None,
+    max_size: str,
+    yes: bool,
+    **options: Any,
 ) -> None:
-    """Write pictures (--png, --svg, --pdf) or tables (--csv, --parquet) of RUN, of one head L.H or of all.
+    """Write pictures (--png, --svg, --pdf), tables (--csv, --parquet) or the explorer (--html) of RUN.
+
+    Of one head L.H, or of all. With --html, L.H may be several with commas: the heads whose maps the file has.
 
     A file appears whole or not at all. In a CSV file tokens are quoted and otherwise as they are, so that they can be
     read back; a spreadsheet may take one that starts with = + - @ for a formula: import the column as text.
 
     \b
+    attnprobe export runs/maia --html maia.html
+    attnprobe export runs/book 3.1,5.0 --html book.html --max-size 50MB
     attnprobe export runs/maia 3.1 --png head.png --pdf head.pdf
     attnprobe export runs/maia --grid --svg all.svg
     attnprobe export runs/tale --grid induction --png induction.png
@@ -61,8 +78,15 @@ def command(
     pictures = {name: options.pop(name) for name in export_pictures.FORMATS}
     tables = {name: options.pop(name) for name in export_tables.FORMATS}
     targets = {name: path for name, path in (pictures | tables).items() if path is not None}
+    if html is not None:
+        if targets or any(options[name] for name in ("grid", "measures", "query")) or what is not None:
+            raise SelectionError("--html is a file of its own: write pictures and tables by other commands")
+        check_targets([html], overwrite)
+        samples = [] if options["sample"] is None else [options["sample"]]
+        export_html(out, run, html, head.split(",") if head else [], samples, max_size, yes)
+        return
     if not targets:
-        raise SelectionError("name a file to write: --png, --svg, --pdf, --csv or --parquet FILE")
+        raise SelectionError("name a file to write: --html, --png, --svg, --pdf, --csv or --parquet FILE")
     drawn = any(name in pictures for name in targets)
     if not drawn and (options["grid"] is not None or options["measures"]):
         raise SelectionError("--grid and --measures are pictures: name a --png, --svg or --pdf to write")

@@ -9,7 +9,7 @@ import click
 
 from attnprobe.cli.output import Output
 from attnprobe.cli.show import parse_head
-from attnprobe.explorer.file import MAX_SIZE, write_html
+from attnprobe.explorer.file import MAX_SIZE, Size, write_html
 from attnprobe.run import open_run
 
 _NUMBER = re.compile(r"-?[0-9]+")
@@ -56,9 +56,12 @@ def export_html(
     sites = [site.key for site in opened.sites]
     chosen = [parse_head(head, sites) for head in heads] or None
     named = [_which(opened.reader.find, sample) for sample in samples] or None
-    size = write_html(
-        [opened], file, chosen, named, max_size, yes, lambda size: out.note(f"{file} will be about {size}")
-    )
+
+    def tell(size: Size) -> None:
+        out.note(f"{file} will be about {size}")
+        out.note("smaller: fewer heads (3.1,5.0), one --sample, a lower --max-size; finer: a higher one")
+
+    size = write_html([opened], file, chosen, named, max_size, yes, tell)
     record: dict[str, Any] = {"path": str(file), "bytes": size.total, "parts": size.parts, "left": list(size.left)}
     out.data(record, str(file), str(size))
 

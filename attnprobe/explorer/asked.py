@@ -119,7 +119,7 @@ class Asked:
     @cached_property
     def head(self) -> Head:
         """The head."""
-        _ = self.shape
+        _ = self.shape  # refuses what is too large
         return self.view.head(self.sample, self.site, self.number("head"))
 
     @property

@@ -18,7 +18,7 @@ from attnprobe.store.listed import journal_files
 from attnprobe.store.read_directory import DirectoryReader
 from attnprobe.store.writers import LIVING, state_of
 
-SAMPLES, HEADS, MADE = 8, 64, 256  # of which things are held
+SAMPLES, HEADS, MADE = 8, 64, 128  # of which things are held
 T = TypeVar("T")
 
 

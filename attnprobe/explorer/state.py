@@ -1,40 +1,26 @@
 """What the explorer looks at, as its front end writes it (`attnprobe/show/static/state.js`)."""
 
+import re
 from bisect import bisect_left
 from collections.abc import Mapping
+from functools import cache
 from typing import Any, SupportsIndex
 from urllib.parse import quote
 
 from attnprobe.errors import SelectionError
+from attnprobe.explorer.static import static
 from attnprobe.fields import Sample
 from attnprobe.run import Run
 
-NAMES = (
-    "view",
-    "run",
-    "sample",
-    "site",
-    "head",
-    "row",
-    "column",
-    "span",
-    "query",
-    "key",
-    "how",
-    "scale",
-    "skip",
-    "map",
-    "low",
-    "high",
-    "sort",
-    "color",
-    "curve",
-    "x",
-    "y",
-    "box",
-    "other",
-    "mode",
-)
+_FIELDS = re.compile(r"^const FIELDS = \{$(.*?)^\};$", re.MULTILINE | re.DOTALL)
+_NAME = re.compile(r"^  (\w+): \[", re.MULTILINE)
+
+
+@cache
+def names() -> tuple[str, ...]:
+    """The names of all that a state tells; the front end's file is the only place where they stand."""
+    found = _FIELDS.search(static()["state.js"])
+    return tuple(_NAME.findall(found[1])) if found else ()
 
 
 def check_names(state: Mapping[str, Any]) -> None:
@@ -45,9 +31,9 @@ def check_names(state: Mapping[str, Any]) -> None:
     SelectionError
         If there is one; the front end would leave it out without a word.
     """
-    unknown = [name for name in state if name not in NAMES]
+    unknown = [name for name in state if name not in names()]
     if unknown:
-        raise SelectionError(f"the explorer has no {unknown[0]!r}; what it looks at is told by {', '.join(NAMES)}")
+        raise SelectionError(f"the explorer has no {unknown[0]!r}; what it looks at is told by {', '.join(names())}")
 
 
 def place_of(run: Run, sample: Sample) -> int:

@@ -41,7 +41,7 @@ class Explorer(anywidget.AnyWidget):  # type: ignore[misc]
     Attributes
     ----------
     state
-        What is looked at, by the names of `attnprobe.explorer.state.NAMES`. It follows what is done in the notebook,
+        What is looked at, by the names that a link has. It follows what is done in the notebook,
         and setting it (``view.state = {**view.state, "head": 3}``) changes what is shown.
     height
         In pixels.

@@ -28,9 +28,16 @@ export function mountFile(element, answers) {
 
 /** In a notebook: the state is a trait of the widget, so Python sees it and can set it. */
 export async function render({ model, el }) {
-  el.style.height = `${model.get("height")}px`;
+  const box = h("div"); // the host sets styles of its own element
+  const size = () => (box.style.height = `${model.get("height")}px`);
+  size();
+  replace(el, box);
+  box.addEventListener("keydown", (event) => {
+    // JupyterLab would move to another cell by a slider's arrow keys, and delete one by d d
+    if (!(event.ctrlKey || event.metaKey || event.altKey)) event.stopPropagation();
+  });
   let told = null;
-  const app = await mount(el, commSource(model), {
+  const app = await mount(box, commSource(model), {
     state: model.get("state"),
     onState(state) {
       told = JSON.stringify(state);
@@ -42,8 +49,10 @@ export async function render({ model, el }) {
     if (JSON.stringify(changed(START, model.get("state"))) !== told) app.set(model.get("state"));
   };
   model.on("change:state", listen);
+  model.on("change:height", size);
   return () => {
     model.off("change:state", listen);
+    model.off("change:height", size);
     app.close();
   };
 }
