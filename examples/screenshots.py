@@ -128,7 +128,11 @@ def picture(page: Any) -> Image.Image:
 def stage(browser: Any, url: str, at: int) -> tuple[Image.Image, dict[str, Any]]:
     """One stage of the zoom, and where on it the map lies."""
     state, cross, words = STAGES[at]
-    look: dict[str, Any] = {"device_scale_factor": SCALE, "color_scheme": "dark", "without": (".ap-bar", ".ap-status", ".ap-map-facts")}
+    look: dict[str, Any] = {
+        "device_scale_factor": SCALE,
+        "color_scheme": "dark",
+        "without": (".ap-bar", ".ap-status", ".ap-map-facts"),
+    }
     with opened(browser, url, f"view=map&{HEAD}&high=0.6&{state}", STAGE, **look) as page:
         page.evaluate(CAPTION, words)
         settle(page)
