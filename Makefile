@@ -5,7 +5,7 @@ PYTHON ?= python3
 PY := .venv/bin/python
 # The versions are fixed, so that a failure here is the code's. Which build of torch comes (CPU or CUDA) is left to
 # pip's own configuration.
-PIP := $(PY) -m pip --disable-pip-version-check install --quiet -c constraints.txt
+PIP := $(PY) -m pip --disable-pip-version-check install --quiet --no-compile -c constraints.txt
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check docs bench clean
@@ -46,6 +46,7 @@ clean: ## remove caches and builds; .venv, runs/ and benchmarks/out/ stay
 	@echo "installing attnprobe[$(@:.venv/.%=%)] into .venv, the first time for some minutes"
 	@$(PIP) torch hatchling
 	@$(PIP) --no-build-isolation -e '.[$(@:.venv/.%=%)]'
+	@$(PY) -m compileall -q -q -j 0 -x '/tests/' .venv/lib || true # pip would use one core, and compile others' tests
 	@rm .venv/.unfinished
 	@touch $@
 

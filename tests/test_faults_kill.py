@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+import warm
 from corpus_checks import listed
 from fault_checks import incomplete, problems
 
@@ -211,20 +213,26 @@ TEXT = "Maia likes to explore her world. " * 6
 
 # The room that is there when a capture is planned is another's when it writes.
 LATER_FULL = """
-import shutil, sys
+import shutil
 shutil.disk_usage = lambda path: shutil._ntuple_diskusage(1 << 40, 0, 1 << 40)
 from attnprobe.cli import main
 main()
 """
 
 
-def capture(
-    run: Path, *before: str, start: tuple[str, ...] = ("-m", "attnprobe.cli"), of: tuple[Any, ...] = ("--text", TEXT)
-) -> Any:
-    """Run ``attnprobe capture``."""
-    command = [*before, sys.executable, *start, "capture", "demo", *map(str, of), "-o", str(run)]
+def capture(run: Path, *before: str, program: str = "", of: tuple[Any, ...] = ("--text", TEXT)) -> Any:
+    """Run ``attnprobe capture``, by a program of one's own or behind another command."""
+    arguments = ["capture", "demo", *map(str, of), "-o", str(run)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+    if before:
+        command = [*before, sys.executable, "-m", "attnprobe.cli", *arguments]
+        return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+    with tempfile.TemporaryDirectory() as scratch:
+        start = ["-m", "attnprobe.cli"]
+        if program:
+            start = [f"{scratch}/program.py"]
+            Path(*start).write_text(program)
+        return warm.python([*start, *arguments], Path.cwd(), environment, Path(scratch), timeout=120)
 
 
 @pytest.mark.faults
@@ -256,7 +264,7 @@ def resize(place: Path, size: str) -> None:
 
 @pytest.mark.slow
 def test_a_full_disk_ends_a_capture_with_one_line_and_a_run_that_resumes(full: Path) -> None:
-    failed = capture(full / "run", start=("-c", LATER_FULL))
+    failed = capture(full / "run", program=LATER_FULL)
     assert failed.returncode == 1 and failed.stdout == ""
     line = failed.stderr.splitlines()[-1]
     assert re.fullmatch(r"error: cannot write .*No space left on device.*[Ff]ree space.*", line)
@@ -274,7 +282,7 @@ def test_a_corpus_that_filled_the_disk_is_gone_on_with_once_there_is_room(full: 
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
     of = ("--dataset", tmp_path / "rows.jsonl", "--max-tokens", 192, "--batch", 4, "--resume", "--json")
     resize(full, "50m")
-    failed = capture(full / "run", start=("-c", LATER_FULL), of=of)
+    failed = capture(full / "run", program=LATER_FULL, of=of)
     assert failed.returncode == 1 and failed.stdout == ""
     line = failed.stderr.splitlines()[-1]
     assert re.fullmatch(r"error: cannot write .*No space left on device.*[Ff]ree space.*", line)
