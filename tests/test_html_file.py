@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 import subprocess
+import tracemalloc
 import zlib
 from collections.abc import Callable
 from hashlib import sha256
@@ -22,8 +23,9 @@ import attnprobe as ap
 import attnprobe.show
 from attnprobe.explorer.answering import unpack
 from attnprobe.explorer.answers import Answers
-from attnprobe.explorer.contents import key_of
+from attnprobe.explorer.contents import Contents, key_of
 from attnprobe.explorer.file import Size, write_html
+from attnprobe.explorer.frames import Answer
 
 STATIC = Path(attnprobe.show.__file__).parent / "static"
 NODE = shutil.which("node")
@@ -361,3 +363,32 @@ def test_the_command_tells_the_size_first_and_refuses_what_is_too_large(
     assert command(run.path, "--html", file).exit_code == 2
     assert file.read_bytes() == before
     assert command(run.path, "--html", tmp_path / "no" / "it.html").exit_code == 2
+
+
+class Long:
+    """Answers for 144 heads of 32,768 tokens, of which there are 8 million questions."""
+
+    def ask(self, name: str, params: Any) -> bytes:
+        heads = list(range(12))
+        sites = [{"key": f"h.{layer}", "heads": heads, "weights": heads} for layer in range(12)]
+        sample = {"sequences": {"main": 32_768}, "measures": [], "sites": sites}
+        return Answer(sample if name == "sample" else {"shape": (32_768, 32_768), "last": 10}).frame()
+
+
+def test_questions_of_long_maps_are_made_when_they_are_wanted() -> None:
+    tracemalloc.start()
+    try:
+        parts = {part.what: part.questions for part in Contents(Long(), [1]).parts()}
+        assert tracemalloc.get_traced_memory()[1] < 4e6
+    finally:
+        tracemalloc.stop()
+    for what, each in (("maps, cells of 64 x 64", 2 * 2), ("maps of means, every weight", 128 * 128)):
+        assert len(parts[what]) == 144 * each
+    exact = parts["exact weights"]
+    assert len(exact) == 144 * 16_384
+    assert exact[16_384 * 13 + 5] == (
+        "weights", {"run": 0, "sample": 0, "site": "h.1", "head": 1, "top": 10, "bottom": 12, "left": 0, "right": 32_768}
+    )  # fmt: skip
+    places = [(p["site"], p["head"], p["down"], p["across"]) for _, p in parts["maps, cells of 64 x 64"]]
+    grid = [(y, x) for y in range(2) for x in range(2)]
+    assert places == [(f"h.{layer}", head, *at) for layer in range(12) for head in range(12) for at in grid]

@@ -11,7 +11,7 @@ from random import Random
 from attnprobe.errors import AttnprobeError, BudgetError, NotKept
 from attnprobe.explorer.answering import Answering, unpack
 from attnprobe.explorer.answers import Answers
-from attnprobe.explorer.contents import Contents, Part, key_of
+from attnprobe.explorer.contents import Contents, Part, Question, key_of
 from attnprobe.explorer.page import Page
 from attnprobe.explorer.some import some_samples
 from attnprobe.run import Run, open_run
@@ -21,11 +21,6 @@ MAX_SIZE = "20 MB"
 SAMPLES = 8  # that are taken where none are named
 PROBES = 32  # answers that the size of a part is estimated of
 LEVEL = 9  # of deflate
-START = (
-    'explorer.mountFile(document.getElementById("explorer"), JSON.parse(document.getElementById("answers").text));\n'
-)
-_STYLE = '<link rel="stylesheet" href="style.css">'
-_SCRIPT = '<script type="module" src="page.js"></script>'
 HeadName = tuple[int | str, int]  # layer or module's name, and head
 
 
@@ -130,7 +125,7 @@ def _taken(answers: Answering, plan: Sequence[Part], size: Size, limit: int) -> 
     held: dict[str, str] = {}
     parts, left, full = dict(size.parts), list(size.left), set()
     for part in plan:
-        found = {} if part.kind in full else _held(answers, part)
+        found = {} if part.kind in full else _held(answers, part.questions)
         more = sum(map(_size, found.items()))
         if part.kind and (part.kind in full or sum(parts.values()) + more > limit):
             full.add(part.kind)
@@ -168,7 +163,7 @@ def _expected(answers: Answering, part: Part) -> int:
     """About how large the answers of a part are, of some of them."""
     count = len(part.questions)
     some = Random(0).sample(range(count), min(count, PROBES))  # a pattern might meet the same side of every map
-    found = _held(answers, Part(part.what, [part.questions[i] for i in some], part.kind))
+    found = _held(answers, [part.questions[i] for i in some])
     return sum(map(_size, found.items())) * count // len(some)
 
 
@@ -196,10 +191,10 @@ def _refuse_large(size: Size, limit: int, force: bool, verb: str) -> None:
         )
 
 
-def _held(answers: Answering, part: Part) -> dict[str, str]:
-    """The answers of a part, deflated, by their questions; what cannot be answered is left out."""
+def _held(answers: Answering, questions: Sequence[Question]) -> dict[str, str]:
+    """The answers, deflated, by their questions; what cannot be answered is left out."""
     found = {}
-    for name, params in part.questions:
+    for name, params in questions:
         frame = answers.ask(name, params)
         if "error" not in unpack(frame)[0]:
             found[key_of(name, params)] = base64.b64encode(zlib.compress(frame, LEVEL)).decode("ascii")
