@@ -4,9 +4,11 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import annotations
 import jaxtyping
 import pytest
 
+annotations.install()
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 DATA = Path(os.environ.get("ATTNPROBE_DATA", Path(__file__).parents[2] / "shared" / "data"))
 

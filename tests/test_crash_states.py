@@ -50,13 +50,22 @@ def log_of(disk: Disk) -> list[Op]:
     return disk.log
 
 
+def contents(root: Path) -> list[tuple[str, bytes | None]]:
+    """Names and contents of all that lies below a directory."""
+    return [
+        (path.relative_to(root).as_posix(), path.read_bytes() if path.is_file() else None)
+        for path in sorted(root.rglob("*"))
+    ]
+
+
 class Outcomes:
-    """Judges what a log may leave behind."""
+    """Judges what a log may leave behind; of outcomes that are the same to the byte, the first."""
 
     def __init__(self, scratch: Path, patch: Patch) -> None:
         self._scratch, self._patch = scratch, patch
         self._sure = SimpleNamespace(**{**vars(os), "fsync": lambda file: None})
         self._numbers = count()
+        self._judged: dict[Any, list[str]] = {}
         self.count = 0
 
     def judge(self, log: Sequence[Op], length: int, seed: int) -> list[str]:
@@ -65,6 +74,12 @@ class Outcomes:
         root = self._scratch / str(next(self._numbers))
         remains = Remains(log[:length])
         remains.lay_out(root, random.Random(f"{length} {seed}"))
+        outcome = (remains.promised, *contents(root))
+        if outcome not in self._judged:
+            self._judged[outcome] = self._judge(root, remains)
+        return self._judged[outcome]
+
+    def _judge(self, root: Path, remains: Remains) -> list[str]:
         with self._patch.context() as patch:
             patch.setattr(files, "os", self._sure)
             wrong = list(problems(root / "run", remains.promised))

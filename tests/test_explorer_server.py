@@ -3,8 +3,11 @@
 import http.client
 import json
 import logging
+import os
 import socket
 import struct
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -321,6 +324,37 @@ def test_who_goes_away_during_an_answer_leaves_no_traceback(
     with caplog.at_level(logging.WARNING):
         assert served.get("/ask/runs").status == 200
     assert caplog.text == "" and capfd.readouterr().err == ""
+
+
+def test_ctrl_c_does_not_wait_for_a_slow_answer_and_leaves_no_traceback() -> None:
+    code = """
+import os, signal, socket, time
+from attnprobe.explorer.server import listen, serve
+signal.signal(signal.SIGINT, signal.default_int_handler)
+taken = listen()
+client = socket.create_connection(taken.getsockname())
+lines = ["GET /ask/slow HTTP/1.1", f"Host: 127.0.0.1:{taken.getsockname()[1]}", "Authorization: Bearer key", "", ""]
+client.sendall("\\r\\n".join(lines).encode())
+
+class Slow:
+    def ask(self, name, params):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(120)
+
+try:
+    serve(Slow(), "key", taken)
+except KeyboardInterrupt:
+    print("ended")
+"""
+    environment = {**os.environ, "PYTHONPATH": str(STATIC.parents[2])}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=90)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "ended\n", "")
+
+
+def test_what_fails_is_told_in_the_terminal(served: Served, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.ERROR, "attnprobe.explorer.server"):
+        assert served.get("/ask/broken").status == 500
+    assert "/ask/broken failed" in caplog.text and "RuntimeError: a bug" in caplog.text
 
 
 def test_only_this_machines_own_address_is_listened_on() -> None:

@@ -142,6 +142,7 @@ def test_a_link_reopens_a_view(chromium: Any, urls: dict[str, str], view: str) -
     )
     with page(chromium, f"{urls['tale']}#{look}") as opened:
         settled(opened)
+        opened.wait_for_timeout(300)  # browsers limit how often a page may write its address
         before, link = state(opened), opened.url
         assert (before["view"], before["head"], before["query"], before["map"]) == (view, 3, 120, "cividis")
         assert "token" not in link, "a link that is passed on must not hold the key"

@@ -1,10 +1,15 @@
 """The explorer's server: the page, and answers to what it asks, for this machine alone."""
 
+import asyncio
+import logging
 import socket
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 
 try:
     import uvicorn
-    from anyio import CapacityLimiter, to_thread
     from starlette.applications import Starlette
     from starlette.middleware import Middleware
     from starlette.requests import Request
@@ -25,7 +30,9 @@ HERE = "127.0.0.1"
 THREADS = 8  # questions that are answered at once; a browser asks six at a time
 PAGE = "page.html"
 GONE = 499  # a client that did not wait for its answer; nobody reads this
+ENDS = 503
 PATIENCE = 1  # seconds that open connections are given at the end
+_log = logging.getLogger(__name__)
 
 
 def build(answers: Answering, token: str, port: int) -> Starlette:
@@ -40,14 +47,17 @@ def build(answers: Answering, token: str, port: int) -> Starlette:
     port
         Under which it is served.
     """
-    limiter = CapacityLimiter(THREADS)
+    limiter = asyncio.Semaphore(THREADS)
 
     async def ask(request: Request) -> Response:
         name, params = request.path_params["name"], dict(request.query_params)
         async with limiter:
             if await request.is_disconnected():  # who pans quickly leaves many questions behind
                 return Response(status_code=GONE)
-            frame = await to_thread.run_sync(answers.ask, name, params)
+            try:
+                frame = await _in_thread(partial(answers.ask, name, params))
+            except asyncio.CancelledError:  # the server ends
+                return Response(status_code=ENDS)
         return Response(frame, media_type="application/octet-stream")
 
     routes = [_file("/" if name == PAGE else f"/{name}", name, text) for name, text in static().items()]
@@ -58,6 +68,32 @@ def build(answers: Answering, token: str, port: int) -> Starlette:
     )
     app.router.redirect_slashes = False
     return app
+
+
+async def _in_thread(work: Callable[[], bytes]) -> bytes:
+    """Wait for what a thread does. It is a daemon: at Ctrl-C nobody waits for what nobody will see."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[bytes] = loop.create_future()
+
+    def settle(result: bytes | None, error: BaseException | None) -> None:
+        if done.cancelled():
+            return
+        if error is None and result is not None:
+            done.set_result(result)
+        else:
+            done.set_exception(error or TypeError("an answer is bytes"))
+
+    def run() -> None:
+        outcome: tuple[bytes | None, BaseException | None]
+        try:
+            outcome = work(), None
+        except Exception as error:
+            outcome = None, error
+        with suppress(RuntimeError):  # the loop has ended
+            loop.call_soon_threadsafe(settle, *outcome)
+
+    threading.Thread(target=run, daemon=True).start()
+    return await done
 
 
 def _file(path: str, name: str, text: str) -> Route:
@@ -76,6 +112,7 @@ async def _missing(request: Request, error: Exception) -> Response:
 
 async def _failed(request: Request, error: Exception) -> Response:
     """Starlette gives this outside of the guard, which would have added the headers."""
+    _log.error("%s failed", request.url.path, exc_info=error)
     return PlainTextResponse("the server failed; its terminal says why\n", 500, HEADERS)
 
 
@@ -122,7 +159,7 @@ def server(answers: Answering, token: str, taken: socket.socket) -> uvicorn.Serv
         loop="asyncio",
         ws="none",
         lifespan="off",
-        log_level="warning",
+        log_level="critical",  # it would tell of clients that are cut off at the end, as of errors
         access_log=False,
         proxy_headers=False,
         server_header=False,

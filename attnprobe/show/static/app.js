@@ -1,6 +1,6 @@
 /** Ties the state, the source and the views: what is looked at lives in one place, and all that shows it is told. */
 
-import { h, replace } from "./dom.js";
+import { debounce, h, replace } from "./dom.js";
 import { makeLut, rampOf } from "./lut.js";
 import { START, changed, difference, fromHash, toHash } from "./state.js";
 import { isDark, watchTheme } from "./theme.js";
@@ -60,9 +60,14 @@ export async function createApp(element, answering, settings = {}) {
     colours: () => (colours ??= makeColours()),
     say,
     onError,
+    /** The address that opens what is shown. */
+    link: () => location.href.replace(/#.*$/, "") + toHash(state),
     /** Whether nothing is waited for; what is shown is then all there is. */
     settled: () => bar !== null && source.waiting === 0,
   };
+
+  // Browsers limit how often a page may write its address.
+  const writeLink = debounce(150, () => history.replaceState(null, "", toHash(state) || location.pathname + location.search));
 
   function set(changes) {
     const next = changed(state, changes);
@@ -110,7 +115,7 @@ export async function createApp(element, answering, settings = {}) {
     if (["run", "sample", "site", "head"].some((name) => names.has(name))) look();
     if (["scale", "map", "low", "high", "skip"].some((name) => names.has(name))) repaint(names);
     if (names.has("view")) showView();
-    if (settings.link) history.replaceState(null, "", toHash(state) || location.pathname + location.search);
+    if (settings.link) writeLink();
     settings.onState?.(state);
     bar.update(names);
     for (const view of views.values()) if (!view.element.hidden) view.update(names);

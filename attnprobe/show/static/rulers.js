@@ -44,7 +44,7 @@ export function drawRulers(pen, options) {
   pen.fillStyle = options.colours.faint;
   pen.textAlign = "right";
   pen.fillText("key →", frame.x - 14, frame.y - 24);
-  pen.fillText("query ↓", frame.x - 14, frame.y - 10);
+  pen.fillText("query ↓", Math.max(frame.x - 14, pen.measureText("query ↓").width + 2), frame.y - 10);
   side(pen, options, 0, frame.x - 12, (at, draw) => {
     pen.save();
     pen.translate(frame.x - GAP, options.origin.y + at);

@@ -43,7 +43,7 @@ export function toolbar(app, views) {
   const runLabel = labelled("run", run);
   const sampleLabel = labelled("sample", sample);
   sampleLabel.append(sampleId);
-  const copyLink = button("Copy link", () => copied(location.href, "the link"), { title: "A link that opens what is shown now" });
+  const copyLink = button("Copy link", () => copied(app.link(), "the link"), { title: "A link that opens what is shown now" });
   copyLink.hidden = app.source.kind !== "http";
   const element = h(
     "div",
