@@ -10,7 +10,7 @@ from typing import Any, SupportsIndex
 import numpy as np
 
 from attnprobe.errors import NotKept, SelectionError
-from attnprobe.fields import WEIGHT_DTYPES, Field, Piece, describe_rows
+from attnprobe.fields import DTYPES, WEIGHT_DTYPES, Field, Piece, describe_rows
 from attnprobe.held import Held
 from attnprobe.shapes import Float, Int
 from attnprobe.spans import Span, sums
@@ -216,3 +216,12 @@ def _range(index: Axis, length: int, what: str) -> range:
     if not -length <= number < length:
         raise SelectionError(f"{what} {number} is out of range: there are {length} (0 to {length - 1})")
     return range(number % length, number % length + 1)
+
+
+def stored_bytes(fields: Held, number: int) -> int:
+    """Bytes that one head takes in the store."""
+    return sum(
+        DTYPES[field.dtype] * len(piece.rows) * piece.shape[2]
+        for field, pieces in fields
+        for piece in own_pieces(pieces, number)
+    )

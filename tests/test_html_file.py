@@ -392,3 +392,14 @@ def test_questions_of_long_maps_are_made_when_they_are_wanted() -> None:
     places = [tuple(params[name] for name in ("site", "head", "down", "across")) for params in asked]
     grid = [(y, x) for y in range(2) for x in range(2)]
     assert places == [(f"h.{layer}", head, *at) for layer in range(12) for head in range(12) for at in grid]
+
+
+def test_a_run_writes_itself(run: ap.Run, tmp_path: Path) -> None:
+    size = run.to_html(tmp_path / "it.html", heads=[(1, 0)], samples=[1])
+    assert size.total == (tmp_path / "it.html").stat().st_size
+    write_html([run], tmp_path / "same.html", [(1, 0)], [1])
+    write_html(run.path or "", tmp_path / "path.html", [(1, 0)], [1])
+    assert (tmp_path / "it.html").read_bytes() == (tmp_path / "same.html").read_bytes()
+    assert held(tmp_path / "it.html") == held(tmp_path / "path.html")
+    with pytest.raises(ap.BudgetError, match="more than 1000 bytes"):
+        run.to_html(tmp_path / "small.html", max_size=1000)

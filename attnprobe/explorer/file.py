@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
+from typing import SupportsIndex
 
 from attnprobe.errors import AttnprobeError, BudgetError, NotKept
 from attnprobe.explorer.answering import Answering, unpack
@@ -21,7 +22,7 @@ MAX_SIZE = "20 MB"
 SAMPLES = 8  # that are taken where none are named
 PROBES = 32  # answers that the size of a part is estimated of
 LEVEL = 9  # of deflate
-HeadName = tuple[int | str, int]  # layer or module's name, and head
+HeadName = tuple[SupportsIndex | str, SupportsIndex]  # layer or module's name, and head
 
 
 @dataclass(frozen=True)
@@ -57,10 +58,10 @@ class Size:
 
 
 def write_html(
-    runs: Sequence[Run | Path | str],
+    runs: Run | Path | str | Sequence[Run | Path | str],
     path: str | Path,
     heads: Sequence[HeadName] | None = None,
-    samples: Sequence[int | str] | None = None,
+    samples: Sequence[SupportsIndex | str] | None = None,
     max_size: int | str = MAX_SIZE,
     force: bool = False,
     told: Callable[[Size], None] | None = None,
@@ -72,7 +73,7 @@ def write_html(
     Parameters
     ----------
     runs
-        Runs, or their paths.
+        A run or several, or their paths.
     path
         The file; one that is there is replaced, and it appears whole or not at all.
     heads
@@ -99,7 +100,8 @@ def write_html(
         If a sample or a head is not there, or has no weights.
     """
     limit = parse_bytes(max_size)
-    opened = [run if isinstance(run, Run) else open_run(run) for run in runs]
+    several = [runs] if isinstance(runs, Run | Path | str) else runs
+    opened = [run if isinstance(run, Run) else open_run(run) for run in several]
     chosen = [some_samples(run, _places(run, samples)) for run in opened]
     counts = [len(run.samples) for run in chosen]
     answers = Answers.of(chosen)
@@ -136,7 +138,7 @@ def _taken(answers: Answering, plan: Sequence[Part], size: Size, limit: int) -> 
     return held, Size(parts, tuple(left), size.samples)
 
 
-def _places(run: Run, samples: Sequence[int | str] | None) -> list[int]:
+def _places(run: Run, samples: Sequence[SupportsIndex | str] | None) -> list[int]:
     count = len(run.samples)
     if not count:
         raise NotKept(f"the run {run.path or 'in memory'} lists no sample yet")
