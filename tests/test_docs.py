@@ -11,13 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-<<<<<<< HEAD
+import warm
 from click import Command, Context, Group
 
 from attnprobe.cli import main
-=======
-import warm
->>>>>>> work/ci
 
 ROOT = Path(__file__).parents[1]
 BUILT = ROOT / "docs" / "_build"
@@ -81,7 +78,7 @@ def test_commands_of_the_readme_run(tmp_path: Path, tmp_path_factory: pytest.Tem
     pytest.importorskip("datasets", reason="the extra attnprobe[data] is not installed")
     blocks = re.findall(r"^```sh\n(.*?)^```$", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
     every = [line for block in blocks for line in block.splitlines() if line.startswith("attnprobe ")]
-    commands = [line for line in every if line.split()[1] != "view"]  # which goes on until it is stopped: test_view_command
+    commands = [line for line in every if line.split()[1] != "view"]  # which goes on until it is stopped
     assert {line.split()[1] for line in commands} >= {"plan", "capture", "sites", "info", "show", "stats", "verify"}
     (tmp_path / "texts").mkdir()
     for name in ("a", "b"):

@@ -250,7 +250,7 @@ def test_families_beside_the_sweep_that_return_their_weights(cls: str, settings:
 def test_albert_has_a_layer_for_each_run_of_a_group(groups: int) -> None:
     config = {**PART, **WORDS, "num_hidden_layers": 4, "num_hidden_groups": groups, "embedding_size": 16}
     pair = [
-        # At 3 times, four layers drift by more than the tolerance on some processors: eager apart from SDPA, not from us.
+        # At 3 times, four layers of eager and SDPA drift further apart than the tolerance on some processors.
         sharp(transformers.AlbertModel._from_config(transformers.AlbertConfig(**config), attn_implementation=one), 2)
         for one in ("sdpa", "eager")
     ]
