@@ -8,6 +8,7 @@ import subprocess
 import tracemalloc
 import zlib
 from collections.abc import Callable
+from dataclasses import replace
 from hashlib import sha256
 from html.parser import HTMLParser
 from pathlib import Path
@@ -26,6 +27,7 @@ from attnprobe.explorer.answers import Answers
 from attnprobe.explorer.contents import Contents, key_of
 from attnprobe.explorer.file import Size, write_html
 from attnprobe.explorer.frames import Answer
+from attnprobe.explorer.some import SomeSamples
 
 STATIC = Path(attnprobe.show.__file__).parent / "static"
 NODE = shutil.which("node")
@@ -123,6 +125,26 @@ def test_it_does_not_say_where_the_run_lay(run: ap.Run, tmp_path: Path) -> None:
     assert run.path is not None and str(run.path.parent) not in (tmp_path / "it.html").read_text()
 
 
+def test_it_does_not_say_where_the_model_lay(run: ap.Run, tmp_path: Path) -> None:
+    manifest = replace(run.manifest, model={**run.manifest.model, "name": "/home/somebody/models/small"})
+    write_html(ap.Run(Elsewhere(run.reader, manifest)), tmp_path / "it.html")
+    (told,) = unpack(held(tmp_path / "it.html")["runs?"])[0]["runs"]
+    assert (told["model"], told["title"]) == ("small", "small, 3 samples")
+    assert not any(b"somebody" in frame for frame in held(tmp_path / "it.html").values())
+
+
+class Elsewhere(SomeSamples):
+    """The same run with another manifest."""
+
+    def __init__(self, reader: Any, manifest: Any) -> None:
+        super().__init__(reader, reader.samples, None)
+        self._manifest = manifest
+
+    @property
+    def manifest(self) -> Any:
+        return self._manifest
+
+
 def test_samples_are_chosen_and_numbered_anew(run: ap.Run, tmp_path: Path) -> None:
     file = tmp_path / "it.html"
     write_html([run], file, samples=[2, run.samples[0].id, -1])
@@ -176,12 +198,12 @@ def test_maps_are_as_fine_as_there_is_room_for(long: ap.Run, tmp_path: Path) -> 
     sizes = whole.parts
     least = sum(sizes[what] for what in (
         "the page", "samples and tokens", "small pictures of all heads", "what is known of each head",
-        "maps, in one picture each",
+        "maps in one picture each",
     ))  # fmt: skip
-    finer = sizes["maps, cells of 2 x 2"]
+    finer = sizes["maps in cells of 2 x 2"]
     some = write_html([long], file, max_size=least + int(1.5 * finer))
     assert levels_in(file) == {2: 4, 1: 16}
-    assert "maps, every weight" in some.left and some.total <= least + int(1.5 * finer)
+    assert "maps of every weight" in some.left and some.total <= least + int(1.5 * finer)
     fewest = write_html([long], file, max_size=least + finer // 8)
     assert levels_in(file) == {2: 4} and fewest.total <= least + finer // 8
     one = write_html([long], file, heads=[(1, 1)], max_size=least + int(1.5 * finer))
@@ -210,7 +232,7 @@ def test_a_size_is_never_beyond_its_limit_although_estimates_err(
     limit = whole.total * 2 // 3
     size = write_html([long], file, max_size=limit)
     assert size.total == file.stat().st_size <= limit
-    assert "maps, every weight" in {*size.left, *size.parts} and size.left
+    assert "maps of every weight" in {*size.left, *size.parts} and size.left
 
 
 def test_it_needs_nothing_from_elsewhere_and_its_policy_says_so(run: ap.Run, tmp_path: Path) -> None:
@@ -382,13 +404,13 @@ def test_questions_of_long_maps_are_made_when_they_are_wanted() -> None:
         assert tracemalloc.get_traced_memory()[1] < 100e6  # a list of all takes 3 GB
     finally:
         tracemalloc.stop()
-    for what, each in (("maps, cells of 64 x 64", 2 * 2), ("maps of means, every weight", 128 * 128)):
+    for what, each in (("maps in cells of 64 x 64", 2 * 2), ("maps of means of every weight", 128 * 128)):
         assert len(parts[what]) == 144 * each
     exact = parts["exact weights"]
     assert len(exact) == 144 * 16_384
     box = {"top": 10, "bottom": 12, "left": 0, "right": 32_768}
     assert exact[16_384 * 13 + 5] == ("weights", {"run": 0, "sample": 0, "site": "h.1", "head": 1, **box})
-    asked = [params for _, params in parts["maps, cells of 64 x 64"]]
+    asked = [params for _, params in parts["maps in cells of 64 x 64"]]
     places = [tuple(params[name] for name in ("site", "head", "down", "across")) for params in asked]
     grid = [(y, x) for y in range(2) for x in range(2)]
     assert places == [(f"h.{layer}", head, *at) for layer in range(12) for head in range(12) for at in grid]

@@ -158,12 +158,12 @@ def _levels(shown: Sequence[_Shown], how: str) -> Iterator[Part]:
     tops = [_top(shape, last) for _, shape, last in shown]
     means = " of means" if how == "mean" else ""
     whole = Many([_patches(*one[:2], top, how) for one, top in zip(shown, tops, strict=True)])
-    yield Part(f"maps{means}, in one picture each", whole, "mean" if how == "mean" else "")
+    yield Part(f"maps{means} in one picture each", whole, "mean" if how == "mean" else "")
     for level in range(max(tops, default=0) - 1, -1, -1):
         finer = [one for one, top in zip(shown, tops, strict=True) if level < top]
-        cell = "every weight" if level == 0 else f"cells of {1 << level} x {1 << level}"
+        cell = "of every weight" if level == 0 else f"in cells of {1 << level} x {1 << level}"
         questions = Many([_patches(place, shape, level, how) for place, shape, _ in finer])
-        yield Part(f"maps{means}, {cell}", questions, "mean" if how == "mean" else "maps")
+        yield Part(f"maps{means} {cell}", questions, "mean" if how == "mean" else "maps")
 
 
 def _patches(place: Params, shape: Sequence[int], level: int, how: str) -> tuple[int, Callable[[int], Question]]:
