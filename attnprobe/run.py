@@ -88,7 +88,8 @@ class Run:
             sample = self.reader.find(which)
             if sample is not None:
                 return SampleRun(self.reader, sample)
-            raise NotKept(f"there is no sample {which!r}; there are {', '.join(s.id for s in samples[:8])}")
+            more = f" and {len(samples) - 8:,} more" if len(samples) > 8 else ""
+            raise NotKept(f"there is no sample {which!r}; there are {', '.join(s.id for s in samples[:8])}{more}")
         if not -len(samples) <= index(which) < len(samples):
             have = f"{len(samples)} (0 to {len(samples) - 1})" if len(samples) else "none"
             raise NotKept(f"there is no sample {which}; the run has {have}")
