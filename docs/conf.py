@@ -67,6 +67,8 @@ nb_execution_timeout = 120
 nb_execution_raise_on_error = True
 nb_merge_streams = True
 nb_ipywidgets_js: dict[str, dict[str, str]] = {}  # widgets' scripts would come from another host
+# So the picture that stands in a widget's place goes first; a widget without one is not shown.
+nb_mime_priority_overrides = [("html", "application/vnd.jupyter.widget-view+json", 55)]
 
 # What a user makes. All other classes are given, and how they are made is no part of the reference.
 MADE = {"Measures", "SampleDataset", "TopK", "Weights"}

@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from io import BytesIO
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -127,7 +128,11 @@ def picture(page: Any) -> Image.Image:
 def stage(browser: Any, url: str, at: int) -> tuple[Image.Image, dict[str, Any]]:
     """One stage of the zoom, and where on it the map lies."""
     state, cross, words = STAGES[at]
-    look = {"device_scale_factor": SCALE, "color_scheme": "dark", "without": (".ap-bar", ".ap-status", ".ap-map-facts")}
+    look: dict[str, Any] = {
+        "device_scale_factor": SCALE,
+        "color_scheme": "dark",
+        "without": (".ap-bar", ".ap-status", ".ap-map-facts"),
+    }
     with opened(browser, url, f"view=map&{HEAD}&high=0.6&{state}", STAGE, **look) as page:
         page.evaluate(CAPTION, words)
         settle(page)
@@ -159,7 +164,7 @@ def zoom(browser: Any, url: str) -> Image.Image:
     for at, (image, _) in enumerate(stages):
         whole.paste(image, (at * (width + GAP), 0))
     pen = ImageDraw.Draw(whole, "RGBA")
-    for at, ((_, view), (_, following)) in enumerate(zip(stages, stages[1:], strict=False)):
+    for at, ((_, view), (_, following)) in enumerate(pairwise(stages)):
         down, across = (following["area"][side] / following["pixels"] / 2 for side in ("height", "width"))
         left, top = on_page(view, following["row"] - down, following["column"] - across)
         right, bottom = on_page(view, following["row"] + down, following["column"] + across)
