@@ -10,11 +10,11 @@ import numpy as np
 import pandas as pd
 
 from attnprobe.errors import SelectionError
-from attnprobe.fields import DTYPES, Sample, Site, TokenSequence, describe_rows
+from attnprobe.fields import Sample, Site, TokenSequence, describe_rows
 from attnprobe.held import Held, dtypes_of, largest_k, measures_of, no_top, no_weights, short
 from attnprobe.labels import labels_of, position_of
 from attnprobe.levels import Levels
-from attnprobe.maps import Axis, Map, own_pieces
+from attnprobe.maps import Axis, Map, stored_bytes
 from attnprobe.measured import HeadMeasures, Labels
 from attnprobe.pictures import Part
 from attnprobe.pyramid import is_level
@@ -120,11 +120,7 @@ class Head:
     @property
     def nbytes(self) -> int:
         """Bytes that this head takes in the store."""
-        return sum(
-            DTYPES[field.dtype] * len(piece.rows) * piece.shape[2]
-            for field, pieces in self.fields
-            for piece in own_pieces(pieces, self.number)
-        )
+        return stored_bytes(self.fields, self.number)
 
     @property
     def query_labels(self) -> tuple[str, ...]:
@@ -308,10 +304,12 @@ class Head:
         return plot_head(self, ax, map, scale, how, rows, columns)
 
     def view(self, height: int = 600, **state: Any) -> "Explorer":
-        """See `Run.view`, with this head first; labels of your own are not shown."""
+        """See `Run.view`, with this head first; where rows and columns are one sequence, rows have the labels."""
         from attnprobe.explorer.widget import explore_sample
 
-        return explore_sample(self.reader, self.sample, self.site.key, self.number, height, state)
+        given = zip((self.site.keys, self.site.queries), reversed(self.labels), strict=True)
+        own = {sequence: labels for sequence, labels in given if labels is not None}
+        return explore_sample(self.reader, self.sample, self.site.key, self.number, height, state, own)
 
     def __repr__(self) -> str:
         """Say where, how large, what kept."""

@@ -9,8 +9,9 @@ from typing import Any, SupportsIndex
 
 import numpy as np
 
+from attnprobe.codes import as_float32
 from attnprobe.errors import NotKept, SelectionError
-from attnprobe.fields import WEIGHT_DTYPES, Field, Piece, describe_rows
+from attnprobe.fields import DTYPES, WEIGHT_DTYPES, Field, Piece, describe_rows
 from attnprobe.held import Held
 from attnprobe.shapes import Float, Int
 from attnprobe.spans import Span, sums
@@ -164,18 +165,23 @@ class Map:
         """Rows, columns and values of the `k` largest of the kept rows, ties in order of position; NaN is largest."""
         keys = self.kept_keys
         queries, columns, weights = np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32)
+        least = -np.inf
         for start in range(0, len(self.kept), TOGETHER):
             rows = self.kept[start : start + TOGETHER]
-            values = np.nan_to_num(self.read(rows, keys).astype(np.float32).reshape(-1), nan=np.inf)
-            if values.size > k:  # ties with the last one stay in, and are settled by the stable sort
-                at = np.flatnonzero(values >= np.partition(values, values.size - k)[values.size - k])
-            else:
-                at = np.arange(values.size)
+            values = as_float32(self.read(rows, keys)).reshape(-1)
+            at = np.flatnonzero(
+                ~(values <= least)
+            )  # NaN too; of those that are as large as the last one, the first stay
+            found = np.where(np.isnan(values[at]), np.float32(np.inf), values[at])
+            if len(at) > k:  # ties with the last one stay in, and are settled by the stable sort
+                large = found >= np.partition(found, len(at) - k)[len(at) - k]
+                at, found = at[large], found[large]
             queries = np.concatenate([queries, np.asarray(rows)[at // len(keys)]])
             columns = np.concatenate([columns, at % len(keys) + keys.start])
-            weights = np.concatenate([weights, values[at]])
+            weights = np.concatenate([weights, found])
             best = np.argsort(-weights, kind="stable")[:k]
             queries, columns, weights = queries[best], columns[best], weights[best]
+            least = float(weights[-1]) if len(weights) == k else -np.inf
         return queries, columns, np.where(np.isinf(weights), np.nan, weights)
 
     def group(self, down: Sequence[Span], across: Sequence[Span]) -> Float[np.ndarray, "down across"]:
@@ -216,3 +222,12 @@ def _range(index: Axis, length: int, what: str) -> range:
     if not -length <= number < length:
         raise SelectionError(f"{what} {number} is out of range: there are {length} (0 to {length - 1})")
     return range(number % length, number % length + 1)
+
+
+def stored_bytes(fields: Held, number: int) -> int:
+    """Bytes that one head takes in the store."""
+    return sum(
+        DTYPES[field.dtype] * len(piece.rows) * piece.shape[2]
+        for field, pieces in fields
+        for piece in own_pieces(pieces, number)
+    )

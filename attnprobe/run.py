@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from attnprobe.explorer.file import Size
     from attnprobe.explorer.widget import Explorer
 
 __all__ = ["Run", "SampleRun", "open_run"]
@@ -87,7 +88,8 @@ class Run:
             sample = self.reader.find(which)
             if sample is not None:
                 return SampleRun(self.reader, sample)
-            raise NotKept(f"there is no sample {which!r}; there are {', '.join(s.id for s in samples[:8])}")
+            more = f" and {len(samples) - 8:,} more" if len(samples) > 8 else ""
+            raise NotKept(f"there is no sample {which!r}; there are {', '.join(s.id for s in samples[:8])}{more}")
         if not -len(samples) <= index(which) < len(samples):
             have = f"{len(samples)} (0 to {len(samples) - 1})" if len(samples) else "none"
             raise NotKept(f"there is no sample {which}; the run has {have}")
@@ -162,6 +164,47 @@ class Run:
         from attnprobe.explorer.widget import explore
 
         return explore(self, layer, head, height, state)
+
+    def to_html(
+        self,
+        path: str | Path,
+        heads: Sequence[tuple[SupportsIndex | str, SupportsIndex]] | None = None,
+        samples: Sequence[SupportsIndex | str] | None = None,
+        max_size: int | str = "20 MB",
+        force: bool = False,
+    ) -> "Size":
+        """Write the explorer as one HTML file, which needs no network and no Python.
+
+        Maps are taken as fine as there is room for, and exact weights, curves and means where there still is some.
+
+        Parameters
+        ----------
+        path
+            The file; one that is there is replaced, and it appears whole or not at all.
+        heads
+            Whose maps are taken, as layer (or a module's name) and head; all if None. Small pictures are of all.
+        samples
+            Places or ids; the first 8 if None.
+        max_size
+            That it may have.
+        force
+            Write it although what is needed at least takes more.
+
+        Returns
+        -------
+        Size
+            How large it is, what of, and what was left out; prints as a sentence.
+
+        Raises
+        ------
+        BudgetError
+            If what is needed at least is larger than `max_size`.
+        NotKept
+            If a sample or a head is not there, or has no weights.
+        """
+        from attnprobe.explorer.file import write_html
+
+        return write_html(self, path, heads, samples, max_size, force)
 
     def plot_grid(
         self,

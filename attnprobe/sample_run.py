@@ -211,10 +211,11 @@ class SampleRun:
         height: int = 600,
         **state: Any,
     ) -> "Explorer":
-        """See `Run.view`, with this sample first; labels of your own are not shown."""
+        """See `Run.view`, with this sample first, and labels of your own where it has some."""
         from attnprobe.explorer.widget import explore_sample
 
-        return explore_sample(self.reader, self.sample, layer, head, height, state)
+        own = {} if self.labels is None else {"main": self.labels}
+        return explore_sample(self.reader, self.sample, layer, head, height, state, own)
 
     def plot_grid(
         self,

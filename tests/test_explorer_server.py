@@ -56,7 +56,7 @@ class Served:
         """One request on a connection of its own; a name's `_` stands for `-`, an empty value for no such header."""
         given = {"Host": f"127.0.0.1:{self.port}"}
         if key:
-            given["Cookie"] = f"attnprobe-{self.port}={TOKEN}"
+            given["Authorization"] = f"Bearer {TOKEN}"
         given |= {name.replace("_", "-"): value for name, value in headers.items()}
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
         connection.putrequest(method, path, skip_host=True)
@@ -83,16 +83,25 @@ def served() -> Iterator[Served]:
     assert not thread.is_alive()
 
 
-def test_the_link_gives_a_cookie_that_opens_the_page_and_answers(served: Served) -> None:
+def test_the_link_gives_a_cookie_that_opens_the_page_but_no_answers(served: Served) -> None:
     entered = served.get(f"/?token={TOKEN}", key=False)
-    assert (entered.status, entered.headers["Location"]) == (303, "/")
+    assert entered.status == 200 and b'<script src="/enter.js">' in entered.body
     cookie, *attributes = entered.headers["Set-Cookie"].split("; ")
-    assert cookie == f"attnprobe-{served.port}={TOKEN}"
+    assert cookie.startswith(f"attnprobe-{served.port}=") and TOKEN not in cookie
     assert {"httponly", "samesite=strict"} <= {one.lower() for one in attributes}
     page = served.get("/", key=False, Cookie=cookie)
     assert page.status == 200
     assert page.body == (STATIC / "page.html").read_bytes()
-    asked = served.get("/ask/patch?level=3&site=h.0%20a%26b&how=max", key=False, Cookie=f"other=1; {cookie}")
+    assert served.get("/main.js", key=False, Cookie=f"other=1; {cookie}").status == 200
+    before = list(served.answers.names)
+    for path in ("/ask/runs", "/%61sk/runs", "/ask/"):  # a browser shows the cookie to servers at other ports too
+        assert served.get(path, key=False, Cookie=cookie).status == 401
+        assert served.get(path, key=False, Authorization=f"Bearer {cookie.partition('=')[2]}").status == 401
+    assert served.answers.names == before
+
+
+def test_questions_are_given_their_parameters(served: Served) -> None:
+    asked = served.get("/ask/patch?level=3&site=h.0%20a%26b&how=max")
     assert asked.headers["Content-Type"] == "application/octet-stream"
     assert json.loads(asked.body[4:]) == {"name": "patch", "params": {"level": "3", "site": "h.0 a&b", "how": "max"}}
 
@@ -167,10 +176,11 @@ def test_a_link_on_another_page_is_entered_through_a_page_of_the_server(served: 
     """Whose request sends the strict cookie, which a redirect from there would not."""
     link = {"Sec_Fetch_Site": "cross-site", "Sec_Fetch_Mode": "navigate", "Sec_Fetch_Dest": "document"}
     entered = served.get(f"/?token={TOKEN}", key=False, **link)
-    assert entered.status == 200 and TOKEN in entered.headers["Set-Cookie"]
+    assert entered.status == 200 and f"attnprobe-{served.port}=" in entered.headers["Set-Cookie"]
     assert b'<script src="/enter.js">' in entered.body
     script = served.get("/enter.js", key=False, Sec_Fetch_Site="same-origin")
     assert script.status == 200 and b'location.replace("/" + location.hash)' in script.body
+    assert TOKEN.encode() not in script.body
     assert "javascript" in script.headers["Content-Type"]
     without = served.get("/", key=False, **link)
     assert without.status == 200 and "Set-Cookie" not in without.headers
@@ -242,7 +252,6 @@ def test_every_answer_has_the_headers_that_shut_a_page_off(served: Served, caplo
     )
     answers = {
         200: served.get("/"),
-        303: served.get(f"/?token={TOKEN}"),
         401: served.get("/", key=False),
         403: served.get("/", Host="evil.example"),
         404: served.get("/nothing"),

@@ -5,8 +5,10 @@ import json
 import re
 import shutil
 import subprocess
+import tracemalloc
 import zlib
 from collections.abc import Callable
+from dataclasses import replace
 from hashlib import sha256
 from html.parser import HTMLParser
 from pathlib import Path
@@ -22,8 +24,10 @@ import attnprobe as ap
 import attnprobe.show
 from attnprobe.explorer.answering import unpack
 from attnprobe.explorer.answers import Answers
-from attnprobe.explorer.contents import key_of
+from attnprobe.explorer.contents import Contents, key_of
 from attnprobe.explorer.file import Size, write_html
+from attnprobe.explorer.frames import Answer
+from attnprobe.explorer.some import SomeSamples
 
 STATIC = Path(attnprobe.show.__file__).parent / "static"
 NODE = shutil.which("node")
@@ -121,6 +125,26 @@ def test_it_does_not_say_where_the_run_lay(run: ap.Run, tmp_path: Path) -> None:
     assert run.path is not None and str(run.path.parent) not in (tmp_path / "it.html").read_text()
 
 
+def test_it_does_not_say_where_the_model_lay(run: ap.Run, tmp_path: Path) -> None:
+    manifest = replace(run.manifest, model={**run.manifest.model, "name": "/home/somebody/models/small"})
+    write_html(ap.Run(Elsewhere(run.reader, manifest)), tmp_path / "it.html")
+    (told,) = unpack(held(tmp_path / "it.html")["runs?"])[0]["runs"]
+    assert (told["model"], told["title"]) == ("small", "small, 3 samples")
+    assert not any(b"somebody" in frame for frame in held(tmp_path / "it.html").values())
+
+
+class Elsewhere(SomeSamples):
+    """The same run with another manifest."""
+
+    def __init__(self, reader: Any, manifest: Any) -> None:
+        super().__init__(reader, reader.samples, None)
+        self._manifest = manifest
+
+    @property
+    def manifest(self) -> Any:
+        return self._manifest
+
+
 def test_samples_are_chosen_and_numbered_anew(run: ap.Run, tmp_path: Path) -> None:
     file = tmp_path / "it.html"
     write_html([run], file, samples=[2, run.samples[0].id, -1])
@@ -174,12 +198,12 @@ def test_maps_are_as_fine_as_there_is_room_for(long: ap.Run, tmp_path: Path) -> 
     sizes = whole.parts
     least = sum(sizes[what] for what in (
         "the page", "samples and tokens", "small pictures of all heads", "what is known of each head",
-        "maps, in one picture each",
+        "maps in one picture each",
     ))  # fmt: skip
-    finer = sizes["maps, cells of 2 x 2"]
+    finer = sizes["maps in cells of 2 x 2"]
     some = write_html([long], file, max_size=least + int(1.5 * finer))
     assert levels_in(file) == {2: 4, 1: 16}
-    assert "maps, every weight" in some.left and some.total <= least + int(1.5 * finer)
+    assert "maps of every weight" in some.left and some.total <= least + int(1.5 * finer)
     fewest = write_html([long], file, max_size=least + finer // 8)
     assert levels_in(file) == {2: 4} and fewest.total <= least + finer // 8
     one = write_html([long], file, heads=[(1, 1)], max_size=least + int(1.5 * finer))
@@ -208,7 +232,7 @@ def test_a_size_is_never_beyond_its_limit_although_estimates_err(
     limit = whole.total * 2 // 3
     size = write_html([long], file, max_size=limit)
     assert size.total == file.stat().st_size <= limit
-    assert "maps, every weight" in {*size.left, *size.parts} and size.left
+    assert "maps of every weight" in {*size.left, *size.parts} and size.left
 
 
 def test_it_needs_nothing_from_elsewhere_and_its_policy_says_so(run: ap.Run, tmp_path: Path) -> None:
@@ -361,3 +385,43 @@ def test_the_command_tells_the_size_first_and_refuses_what_is_too_large(
     assert command(run.path, "--html", file).exit_code == 2
     assert file.read_bytes() == before
     assert command(run.path, "--html", tmp_path / "no" / "it.html").exit_code == 2
+
+
+class Long:
+    """Answers for 144 heads of 32,768 tokens, of which there are 8 million questions."""
+
+    def ask(self, name: str, params: Any) -> bytes:
+        heads = list(range(12))
+        sites = [{"key": f"h.{layer}", "heads": heads, "weights": heads} for layer in range(12)]
+        sample = {"sequences": {"main": 32_768}, "measures": [], "sites": sites}
+        return Answer(sample if name == "sample" else {"shape": (32_768, 32_768), "last": 10}).frame()
+
+
+def test_questions_of_long_maps_are_made_when_they_are_wanted() -> None:
+    tracemalloc.start()
+    try:
+        parts = {part.what: part.questions for part in Contents(Long(), [1]).parts()}
+        assert tracemalloc.get_traced_memory()[1] < 100e6  # a list of all takes 3 GB
+    finally:
+        tracemalloc.stop()
+    for what, each in (("maps in cells of 64 x 64", 2 * 2), ("maps of means of every weight", 128 * 128)):
+        assert len(parts[what]) == 144 * each
+    exact = parts["exact weights"]
+    assert len(exact) == 144 * 16_384
+    box = {"top": 10, "bottom": 12, "left": 0, "right": 32_768}
+    assert exact[16_384 * 13 + 5] == ("weights", {"run": 0, "sample": 0, "site": "h.1", "head": 1, **box})
+    asked = [params for _, params in parts["maps in cells of 64 x 64"]]
+    places = [tuple(params[name] for name in ("site", "head", "down", "across")) for params in asked]
+    grid = [(y, x) for y in range(2) for x in range(2)]
+    assert places == [(f"h.{layer}", head, *at) for layer in range(12) for head in range(12) for at in grid]
+
+
+def test_a_run_writes_itself(run: ap.Run, tmp_path: Path) -> None:
+    size = run.to_html(tmp_path / "it.html", heads=[(1, 0)], samples=[1])
+    assert size.total == (tmp_path / "it.html").stat().st_size
+    write_html([run], tmp_path / "same.html", [(1, 0)], [1])
+    write_html(run.path or "", tmp_path / "path.html", [(1, 0)], [1])
+    assert (tmp_path / "it.html").read_bytes() == (tmp_path / "same.html").read_bytes()
+    assert held(tmp_path / "it.html") == held(tmp_path / "path.html")
+    with pytest.raises(ap.BudgetError, match="more than 1000 bytes"):
+        run.to_html(tmp_path / "small.html", max_size=1000)

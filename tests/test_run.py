@@ -500,3 +500,20 @@ def test_a_weight_that_is_no_number_is_on_top() -> None:
     assert len(top) == 3
     assert (top["query"][0], top["key"][0]) == (3, 2)
     assert np.isnan(top["weight"][0]) and top["weight"].notna()[1:].all()
+
+
+def test_the_largest_weights_are_found_piece_by_piece(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few values, so that many are as large as the last one, in pieces of two rows; NaN counts as largest."""
+    monkeypatch.setattr("attnprobe.maps.TOGETHER", 2)
+    values = torch.randint(0, 4, (HEADS, T, T), generator=torch.Generator().manual_seed(0)).float()
+    values[1, 3, 2] = values[1, 5, 0] = torch.nan
+    store = MemoryStore(manifest())
+    put(store, Field(0, site(0), 0, (0, 1, 2)), values.numpy())
+    commit(store, source=False)
+    for head in range(HEADS):
+        flat = np.nan_to_num(values[head].numpy(), nan=np.inf).reshape(-1)
+        for k in (1, 3, 10, T * T):
+            wanted = np.argsort(-flat, kind="stable")[:k]
+            top = ap.Run(store)[0, head].top(k)
+            assert (top["query"] * T + top["key"]).tolist() == wanted.tolist()
+            np.testing.assert_array_equal(np.nan_to_num(top["weight"], nan=np.inf), flat[wanted])

@@ -48,10 +48,10 @@ def started(*arguments: object, **environment: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, env=env, stdout=pipe, stderr=pipe, text=True, preexec_fn=heed)
 
 
-def get(url: str, path: str, cookie: str = "") -> http.client.HTTPResponse:
+def get(url: str, path: str, key: str = "") -> http.client.HTTPResponse:
     parts = urlsplit(url)
     connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=20)
-    connection.request("GET", path, headers={"Cookie": cookie} if cookie else {})
+    connection.request("GET", path, headers={"Authorization": f"Bearer {key}"} if key else {})
     return connection.getresponse()
 
 
@@ -69,11 +69,9 @@ def test_it_prints_a_link_that_works_and_ends_at_ctrl_c(run: Path) -> None:
         assert parse_qs(parts.fragment) == {
             "view": ["map"], "sample": ["1"], "site": ["transformer.h.1.attn"], "head": ["0"]
         }  # fmt: skip
-        entered = get(url, f"/?{parts.query}")
-        cookie = (entered.headers["Set-Cookie"] or "").partition(";")[0]
-        assert entered.status == 303
+        assert get(url, f"/?{parts.query}").status == 200
         assert get(url, "/").status == 401
-        head, _ = unpack(get(url, "/ask/sample?run=0&sample=1", cookie).read())
+        head, _ = unpack(get(url, "/ask/sample?run=0&sample=1", parse_qs(parts.query)["token"][0]).read())
         assert head["id"] == "second"
         assert [site["key"] for site in head["sites"]] == [f"transformer.h.{layer}.attn" for layer in range(2)]
         process.send_signal(signal.SIGINT)

@@ -23,6 +23,7 @@ from attnprobe.explorer.state import names
 from attnprobe.explorer.thumbnail import PIXELS, png, thumbnail
 from attnprobe.show.colors import table
 from attnprobe.store.memory import MemoryStore
+from tests.models import cross_gpt2, ids
 
 pytest.importorskip("anywidget", reason="the notebook extra is not installed")
 
@@ -253,3 +254,36 @@ except attnprobe.AttnprobeError as error:
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert re.search(r"pip install attnprobe\[notebook\]", done.stdout), done.stderr
+
+
+def called(view: Any, sample: int, sequence: str = "main") -> list[str]:
+    """What tokens of a sample are called in what the widget answers."""
+    place = {"run": 0, "sample": sample, "sequence": sequence, "start": 0, "stop": 9}
+    ((_, (frame,)),) = asked(view, {"id": 1, "name": "tokens", "params": place})
+    names: list[str] = unpack(frame)[0]["tokens"]
+    return names
+
+
+@pytest.mark.parametrize("text", [True, False])
+def test_labels_of_your_own_are_shown_and_other_samples_keep_theirs(text: bool) -> None:
+    run = record(samples=3, text=text)
+    words = [f"word {n}" for n in range(8)] + ["</script>"]
+    sample = run.sample(1).with_labels(words)
+    for view in (sample.view(), sample[1, 0].view(), run.sample(1)[1, 0].with_labels(words).view()):
+        assert view.state["sample"] == 1
+        assert called(view, 1) == words
+        assert called(view, 2) == called(run.view(), 2)
+        (_, (frame,)) = asked(view, {"id": 2, "name": "samples", "params": {"run": 0, "start": 0, "stop": 9}})[0]
+        assert [one["id"] for one in unpack(frame)[0]["samples"]] == [one.id for one in run.samples]
+        head = {"run": 0, "sample": 1, "site": SITES[1], "head": 0, "query": 8}
+        _, weights = unpack(asked(view, {"id": 3, "name": "row", "params": head})[0][1][0])
+        np.testing.assert_array_equal(weights, run.sample(1)[1, 0][8])
+
+
+def test_rows_and_columns_of_two_sequences_have_labels_of_their_own() -> None:
+    with torch.no_grad(), ap.record(model := cross_gpt2()) as rec:
+        model(ids(1, 4), encoder_hidden_states=torch.randn(1, 3, 64))
+    (sample,) = rec.run
+    (site,) = [site for site in sample.sites if (site.layer, site.kind) == (1, "cross")]
+    view = sample[site.key, 0].with_labels(list("abcd"), list("xyz")).view()
+    assert [called(view, 0, name) for name in (site.queries, site.keys)] == [list("abcd"), list("xyz")]

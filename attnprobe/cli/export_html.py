@@ -61,7 +61,7 @@ def export_html(
         out.note(f"{file} will be about {size}")
         out.note("smaller: fewer heads (3.1,5.0), one --sample, a lower --max-size; finer: a higher one")
 
-    size = write_html([opened], file, chosen, named, max_size, yes, tell)
+    size = write_html(opened, file, chosen, named, max_size, yes, tell)
     record: dict[str, Any] = {"path": str(file), "bytes": size.total, "parts": size.parts, "left": list(size.left)}
     out.data(record, str(file), str(size))
 

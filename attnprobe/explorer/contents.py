@@ -1,7 +1,10 @@
 """What an HTML file can hold of runs: the questions that it answers, the most wanted first."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
 from typing import Any
 from urllib.parse import quote
 
@@ -13,6 +16,35 @@ BAND = 1 << 16  # weights of one answer; held.js in the front end counts alike
 TOKENS = 256  # of one answer; tokens.js asks for these
 Question = tuple[str, Params]
 _Shown = tuple[Params, Sequence[int], int]  # a head's place, the shape of its map, and the coarsest level
+
+
+@dataclass(frozen=True)
+class Many(Sequence[Question]):
+    """Questions about several maps, one map after the other, made when they are wanted: there may be millions.
+
+    Attributes
+    ----------
+    maps
+        Of each map how many, and what makes one of its number.
+    """
+
+    maps: Sequence[tuple[int, Callable[[int], Question]]]
+
+    @cached_property
+    def _ends(self) -> list[int]:
+        return list(accumulate(count for count, _ in self.maps))
+
+    def __len__(self) -> int:
+        """How many of all maps."""
+        return self._ends[-1] if self.maps else 0
+
+    def __getitem__(self, at: Any) -> Any:
+        """The question of a number."""
+        if not 0 <= at < len(self):
+            raise IndexError(at)
+        place = bisect_right(self._ends, at)
+        count, make = self.maps[place]
+        return make(at - self._ends[place] + count)
 
 
 @dataclass(frozen=True)
@@ -73,7 +105,7 @@ class Contents:
             Part("what is known of each head", [("head", place) for place, _, _ in maps]),
             *_levels(shown, "max"),
             *(Part(f"{name} of every token", questions, name) for name, questions in _curves(every).items()),
-            Part("exact weights", [one for place, shape, _ in shown for one in _bands(place, shape)], "exact"),
+            Part("exact weights", Many([_bands(place, shape) for place, shape, _ in shown]), "exact"),
             Part("small pictures of means", [one for pair in every for one in _thumbnails(*pair, "mean")], "mean"),
             *_levels(shown, "mean"),
         ]
@@ -125,29 +157,32 @@ def _levels(shown: Sequence[_Shown], how: str) -> Iterator[Part]:
     """Each map in one patch, and then finer and finer, of those that have so many weights."""
     tops = [_top(shape, last) for _, shape, last in shown]
     means = " of means" if how == "mean" else ""
-    whole = [
-        one for (place, shape, _), top in zip(shown, tops, strict=True) for one in _patches(place, shape, top, how)
-    ]
-    yield Part(f"maps{means}, in one picture each", whole, "mean" if how == "mean" else "")
+    whole = Many([_patches(*one[:2], top, how) for one, top in zip(shown, tops, strict=True)])
+    yield Part(f"maps{means} in one picture each", whole, "mean" if how == "mean" else "")
     for level in range(max(tops, default=0) - 1, -1, -1):
-        finer = [shown for shown, top in zip(shown, tops, strict=True) if level < top]
-        cell = "every weight" if level == 0 else f"cells of {1 << level} x {1 << level}"
-        questions = [one for place, shape, _ in finer for one in _patches(place, shape, level, how)]
-        yield Part(f"maps{means}, {cell}", questions, "mean" if how == "mean" else "maps")
+        finer = [one for one, top in zip(shown, tops, strict=True) if level < top]
+        cell = "of every weight" if level == 0 else f"in cells of {1 << level} x {1 << level}"
+        questions = Many([_patches(place, shape, level, how) for place, shape, _ in finer])
+        yield Part(f"maps{means} {cell}", questions, "mean" if how == "mean" else "maps")
 
 
-def _patches(place: Params, shape: Sequence[int], level: int, how: str) -> Iterator[Question]:
+def _patches(place: Params, shape: Sequence[int], level: int, how: str) -> tuple[int, Callable[[int], Question]]:
     down, across = (-(-cells(length, level) // PATCH) for length in shape)
-    for y in range(down):
-        for x in range(across):
-            yield "patch", {**place, "level": level, "down": y, "across": x, "how": how}
+
+    def patch(number: int) -> Question:
+        y, x = divmod(number, across)
+        return "patch", {**place, "level": level, "down": y, "across": x, "how": how}
+
+    return down * across, patch
 
 
-def _bands(place: Params, shape: Sequence[int]) -> Iterator[Question]:
+def _bands(place: Params, shape: Sequence[int]) -> tuple[int, Callable[[int], Question]]:
     """Whole rows, as many as one answer may have; all other exact numbers are told of these."""
     queries, keys = shape
     band = max(1, BAND // max(keys, 1))
-    if keys > BAND:
-        return
-    for top in range(0, queries, band):
-        yield "weights", {**place, "top": top, "bottom": min(top + band, queries), "left": 0, "right": keys}
+
+    def rows(number: int) -> Question:
+        top = number * band
+        return "weights", {**place, "top": top, "bottom": min(top + band, queries), "left": 0, "right": keys}
+
+    return 0 if keys > BAND else -(-queries // band), rows

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping
+from pathlib import PurePath
 from typing import Any
 
 from attnprobe.errors import SelectionError
@@ -27,7 +28,7 @@ def _run(view: View) -> dict[str, Any]:
     run = view.run
     manifest, count = run.manifest, len(run.samples)
     fields = run.reader.fields(run.samples[0].index) if count else ()
-    model = _short(manifest.model.get("name") or manifest.model.get("class") or "a model")
+    model = _short(_without_folders(str(manifest.model.get("name") or manifest.model.get("class") or "a model")))
     name = run.path.name if run.path is not None else "in memory"
     title = f"{model}, {count:,} sample{'s' * (count != 1)}"
     return {
@@ -41,6 +42,11 @@ def _run(view: View) -> dict[str, Any]:
         "text": manifest.text,
         "note": _note(view, count),
     }
+
+
+def _without_folders(name: str) -> str:
+    """A model of a directory has its path for a name, which is long, and no business of those whom a file is sent."""
+    return PurePath(name).name if PurePath(name).is_absolute() else name
 
 
 def _note(view: View, samples: int) -> str:

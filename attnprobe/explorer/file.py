@@ -7,11 +7,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
+from typing import SupportsIndex
 
 from attnprobe.errors import AttnprobeError, BudgetError, NotKept
 from attnprobe.explorer.answering import Answering, unpack
 from attnprobe.explorer.answers import Answers
-from attnprobe.explorer.contents import Contents, Part, key_of
+from attnprobe.explorer.contents import Contents, Part, Question, key_of
 from attnprobe.explorer.page import Page
 from attnprobe.explorer.some import some_samples
 from attnprobe.run import Run, open_run
@@ -21,12 +22,7 @@ MAX_SIZE = "20 MB"
 SAMPLES = 8  # that are taken where none are named
 PROBES = 32  # answers that the size of a part is estimated of
 LEVEL = 9  # of deflate
-START = (
-    'explorer.mountFile(document.getElementById("explorer"), JSON.parse(document.getElementById("answers").text));\n'
-)
-_STYLE = '<link rel="stylesheet" href="style.css">'
-_SCRIPT = '<script type="module" src="page.js"></script>'
-HeadName = tuple[int | str, int]  # layer or module's name, and head
+HeadName = tuple[SupportsIndex | str, SupportsIndex]  # layer or module's name, and head
 
 
 @dataclass(frozen=True)
@@ -62,10 +58,10 @@ class Size:
 
 
 def write_html(
-    runs: Sequence[Run | Path | str],
+    runs: Run | Path | str | Sequence[Run | Path | str],
     path: str | Path,
     heads: Sequence[HeadName] | None = None,
-    samples: Sequence[int | str] | None = None,
+    samples: Sequence[SupportsIndex | str] | None = None,
     max_size: int | str = MAX_SIZE,
     force: bool = False,
     told: Callable[[Size], None] | None = None,
@@ -77,7 +73,7 @@ def write_html(
     Parameters
     ----------
     runs
-        Runs, or their paths.
+        A run or several, or their paths.
     path
         The file; one that is there is replaced, and it appears whole or not at all.
     heads
@@ -104,7 +100,8 @@ def write_html(
         If a sample or a head is not there, or has no weights.
     """
     limit = parse_bytes(max_size)
-    opened = [run if isinstance(run, Run) else open_run(run) for run in runs]
+    several = [runs] if isinstance(runs, Run | Path | str) else runs
+    opened = [run if isinstance(run, Run) else open_run(run) for run in several]
     chosen = [some_samples(run, _places(run, samples)) for run in opened]
     counts = [len(run.samples) for run in chosen]
     answers = Answers.of(chosen)
@@ -130,7 +127,7 @@ def _taken(answers: Answering, plan: Sequence[Part], size: Size, limit: int) -> 
     held: dict[str, str] = {}
     parts, left, full = dict(size.parts), list(size.left), set()
     for part in plan:
-        found = {} if part.kind in full else _held(answers, part)
+        found = {} if part.kind in full else _held(answers, part.questions)
         more = sum(map(_size, found.items()))
         if part.kind and (part.kind in full or sum(parts.values()) + more > limit):
             full.add(part.kind)
@@ -141,7 +138,7 @@ def _taken(answers: Answering, plan: Sequence[Part], size: Size, limit: int) -> 
     return held, Size(parts, tuple(left), size.samples)
 
 
-def _places(run: Run, samples: Sequence[int | str] | None) -> list[int]:
+def _places(run: Run, samples: Sequence[SupportsIndex | str] | None) -> list[int]:
     count = len(run.samples)
     if not count:
         raise NotKept(f"the run {run.path or 'in memory'} lists no sample yet")
@@ -168,7 +165,7 @@ def _expected(answers: Answering, part: Part) -> int:
     """About how large the answers of a part are, of some of them."""
     count = len(part.questions)
     some = Random(0).sample(range(count), min(count, PROBES))  # a pattern might meet the same side of every map
-    found = _held(answers, Part(part.what, [part.questions[i] for i in some], part.kind))
+    found = _held(answers, [part.questions[i] for i in some])
     return sum(map(_size, found.items())) * count // len(some)
 
 
@@ -196,10 +193,10 @@ def _refuse_large(size: Size, limit: int, force: bool, verb: str) -> None:
         )
 
 
-def _held(answers: Answering, part: Part) -> dict[str, str]:
-    """The answers of a part, deflated, by their questions; what cannot be answered is left out."""
+def _held(answers: Answering, questions: Sequence[Question]) -> dict[str, str]:
+    """The answers, deflated, by their questions; what cannot be answered is left out."""
     found = {}
-    for name, params in part.questions:
+    for name, params in questions:
         frame = answers.ask(name, params)
         if "error" not in unpack(frame)[0]:
             found[key_of(name, params)] = base64.b64encode(zlib.compress(frame, LEVEL)).decode("ascii")

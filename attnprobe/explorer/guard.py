@@ -2,15 +2,19 @@
 
 Other users of the machine can reach the port, and pages of other sites can make a browser ask it, also under a name of
 theirs that they let point here (DNS rebinding). None of them gets anything but a refusal.
+
+A browser shows its cookies to every port of a machine, so also to a server of somebody else: the cookie opens the page,
+which is no secret, and for answers the page gives the key, which only pages of its own port can get at.
 """
 
+from hashlib import sha256
 from secrets import compare_digest
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import cookie_parser
-from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.responses import HTMLResponse, PlainTextResponse, Response
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -30,10 +34,14 @@ HEADERS = {
 }
 OPEN_IT = "open the link that `attnprobe view` printed: it holds the key\n"
 ENTER = "enter.js"
-# Who follows a link of another site (of a terminal in a browser, of a chat) sends no strict cookie; from a page of the
-# server's own, it is sent.
+ASK = "/ask/"  # what answers begin with
+# The page that puts the key where `main.js` finds it. It is also what who follows a link of another site
+# (of a terminal in a browser, of a chat) is given first: no strict cookie is sent from there, but from here it is.
 ENTER_PAGE = f'<!doctype html><meta charset="utf-8"><title>attnprobe</title><script src="/{ENTER}"></script>'
-ENTER_SCRIPT = 'location.replace("/" + location.hash);\n'
+ENTER_SCRIPT = """const key = new URLSearchParams(location.search).get("token");
+if (key !== null) localStorage.setItem("attnprobe", key);
+location.replace("/" + location.hash);
+"""
 
 
 class Guard:
@@ -44,7 +52,7 @@ class Guard:
     app
         What is guarded.
     token
-        The key, in the printed link and then in a cookie of this port's own, or as ``Authorization: Bearer``.
+        The key, in the printed link and then as ``Authorization: Bearer``; a cookie that opens the page is made of it.
     port
         Of the server.
     """
@@ -52,6 +60,7 @@ class Guard:
     def __init__(self, app: "ASGIApp", token: str, port: int) -> None:
         self.app, self.token = app, token.encode()
         self.cookie = f"attnprobe-{port}"  # cookies know no ports: two servers would take each other's
+        self.page_key = sha256(b"page " + self.token).hexdigest()
         self.hosts = {f"{name}:{port}" for name in NAMES} | (set(NAMES) if port == 80 else set())
 
     async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
@@ -85,12 +94,13 @@ class Guard:
             return Response(ENTER_SCRIPT, media_type="text/javascript")
         given = parse_qs(scope["query_string"].decode("latin-1")).get("token") if scope["path"] == "/" else None
         if given is not None and len(given) == 1 and self._is_token(given[0]):
-            enter = HTMLResponse(ENTER_PAGE) if elsewhere else RedirectResponse("/", 303)
-            enter.set_cookie(self.cookie, self.token.decode(), httponly=True, samesite="strict")
+            enter = HTMLResponse(ENTER_PAGE)
+            enter.set_cookie(self.cookie, self.page_key, httponly=True, samesite="strict")
             return enter
         if elsewhere and given is None:
             return HTMLResponse(ENTER_PAGE)
-        return None if given is None and self._has_key(headers) else PlainTextResponse(OPEN_IT, 401)
+        opened = given is None and self._has_key(headers, scope["path"])
+        return None if opened else PlainTextResponse(OPEN_IT, 401)
 
     @staticmethod
     def _from_elsewhere(headers: Headers, host: str) -> bool:
@@ -107,11 +117,16 @@ class Guard:
         whole = (headers.get("sec-fetch-mode"), headers.get("sec-fetch-dest")) == ("navigate", "document")
         return whole and scope["method"] == "GET" and scope["path"] == "/" and "origin" not in headers
 
-    def _has_key(self, headers: Headers) -> bool:
+    def _has_key(self, headers: Headers, path: str) -> bool:
         scheme, _, bearer = headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer":
             return self._is_token(bearer.strip())
-        return self._is_token(cookie_parser(headers.get("cookie", "")).get(self.cookie, ""))
+        given = cookie_parser(headers.get("cookie", "")).get(self.cookie, "")
+        return not path.startswith(ASK) and _same(given, self.page_key.encode())
 
     def _is_token(self, given: str) -> bool:
-        return compare_digest(given.encode("utf-8", "surrogateescape"), self.token)
+        return _same(given, self.token)
+
+
+def _same(given: str, wanted: bytes) -> bool:
+    return compare_digest(given.encode("utf-8", "surrogateescape"), wanted)

@@ -129,7 +129,8 @@ class View:
 
         def make() -> tuple[str, ...]:
             tokens = sample.sample.sequences[sequence]
-            custom = repeats_of(tokens) if not self.run.manifest.text and tokens is sample.sample.main else None
+            bare = not self.run.manifest.text and tokens is sample.sample.main and tokens.tokens is None
+            custom = repeats_of(tokens) if bare else None
             return labels_of(tokens, custom)
 
         return self._labels.get((sample.sample.index, sequence), make)

@@ -16,7 +16,7 @@ try:
     from starlette.responses import PlainTextResponse, Response
     from starlette.routing import Route
 
-    from attnprobe.explorer.guard import HEADERS, Guard
+    from attnprobe.explorer.guard import ASK, HEADERS, Guard
 except ImportError as error:
     from attnprobe.errors import AttnprobeError
 
@@ -62,7 +62,7 @@ def build(answers: Answering, token: str, port: int) -> Starlette:
 
     routes = [_file("/" if name == PAGE else f"/{name}", name, text) for name, text in static().items()]
     app = Starlette(
-        routes=[*routes, Route("/ask/{name}", ask, methods=["GET"])],
+        routes=[*routes, Route(ASK + "{name}", ask, methods=["GET"])],
         middleware=[Middleware(Guard, token=token, port=port)],
         exception_handlers={404: _missing, Exception: _failed},
     )

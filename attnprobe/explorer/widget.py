@@ -1,7 +1,7 @@
 """The explorer in a notebook's cell: the front end asks over the widget's own channel, and no port is opened."""
 
 from base64 import b64encode
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache, cached_property
 from typing import Any, SupportsIndex
 
@@ -9,6 +9,7 @@ from attnprobe.errors import AttnprobeError, SelectionError
 from attnprobe.explorer.answering import Answering
 from attnprobe.explorer.answers import Answers
 from attnprobe.explorer.joined import join
+from attnprobe.explorer.some import labelled_run
 from attnprobe.explorer.state import check_names, looking_at, place_of
 from attnprobe.explorer.static import static
 from attnprobe.explorer.thumbnail import thumbnail
@@ -126,7 +127,9 @@ def explore_sample(
     head: SupportsIndex | None,
     height: int,
     state: Mapping[str, Any],
+    labels: Mapping[str, Sequence[str]],
 ) -> Explorer:
-    """The explorer of the run that a sample is of, with this sample first."""
+    """The explorer of the run that a sample is of, with this sample first, and `labels` of its sequences' tokens."""
     run = Run(reader, getattr(reader, "fidelity", None))
-    return explore(run, layer, head, height, {"sample": place_of(run, sample), **state})
+    state = {"sample": place_of(run, sample), **state}
+    return explore(labelled_run(run, sample, labels) if labels else run, layer, head, height, state)

@@ -81,16 +81,16 @@ test("a question that is no longer wanted ends, and its late answer is nobody's"
 test("a server's answers, refusals and absence", async () => {
   const seen = [];
   const server = createServer((request, response) => {
-    seen.push(request.url);
+    seen.push(request.url, request.headers.authorization);
     if (request.url.startsWith("/ask/secret")) response.writeHead(401).end();
     else if (request.url.startsWith("/ask/gone")) response.writeHead(404).end();
     else response.end(frame({ dtype: "float32" }, NUMBERS));
   });
   await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
-  const source = httpSource(`http://127.0.0.1:${server.address().port}/ask/`);
+  const source = httpSource(`http://127.0.0.1:${server.address().port}/ask/`, "key_of-the.link");
   const { values } = await source.ask("row", { site: "a b", query: 1 });
   assert.equal(values[0], 0.25);
-  assert.deepEqual(seen, ["/ask/row?query=1&site=a%20b"]);
+  assert.deepEqual(seen, ["/ask/row?query=1&site=a%20b", "Bearer key_of-the.link"]);
   await assert.rejects(source.ask("secret"), /no longer valid/);
   await assert.rejects(source.ask("gone"), /answered 404/);
   await new Promise((resolve) => server.close(resolve));

@@ -16,9 +16,9 @@ export async function mount(element, source, settings = {}) {
   }
 }
 
-/** In a page of the server. */
+/** In a page of the server, which has left the link's key where only pages of its port find it (`guard.py`). */
 export function mountPage(element) {
-  return mount(element, httpSource(), { link: true });
+  return mount(element, httpSource("ask/", localStorage.getItem("attnprobe") ?? ""), { link: true });
 }
 
 /** In an HTML file, with the answers that it holds. */

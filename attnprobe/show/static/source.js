@@ -19,14 +19,14 @@ export function written(name, params = {}) {
   return `${name}?${parts.join("&")}`;
 }
 
-/** Asks a server, under the address of the page. */
-export function httpSource(base = "ask/") {
+/** Asks a server, under the address of the page, with the key of the link that opened it. */
+export function httpSource(base = "ask/", key = "") {
   return {
     kind: "http",
     async ask(name, params = {}, { signal } = {}) {
       let answer;
       try {
-        answer = await fetch(base + written(name, params), { signal, credentials: "same-origin" });
+        answer = await fetch(base + written(name, params), { signal, headers: { Authorization: `Bearer ${key}` } });
       } catch (error) {
         if (error.name === "AbortError") throw error;
         throw new Error("the server does not answer; is `attnprobe view` still running?", { cause: error });
