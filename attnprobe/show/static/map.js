@@ -73,6 +73,7 @@ export function createMap(app, { places, title = () => "" }) {
     counts.frames++;
     const { shape, tokens, infos } = subject();
     const { state } = app;
+    if (drawing.ratio !== devicePixelRatio) drawing.resize(stage, devicePixelRatio); // the window is on another screen
     const now = view();
     const signed = infos.length > 1;
     const cross = shared.cross && shared.cross.query < shape[0] && shared.cross.key < shape[1] ? shared.cross : null;
@@ -146,7 +147,7 @@ export function createMap(app, { places, title = () => "" }) {
   }
 
   new ResizeObserver(() => {
-    drawing.resize(stage, devicePixelRatio || 1);
+    drawing.resize(stage, devicePixelRatio);
     if (shown && !waiting) draw(); // at once: a canvas of another size is empty
   }).observe(stage);
 

@@ -36,7 +36,12 @@ export function toolbar(app, views) {
   const map = select(COLOUR_MAPS.map((one) => [one, one]), app.state.map, (value) => app.set({ map: value }), { name: "map" });
   const skip = h("input", { type: "checkbox", name: "skip", on: { change: () => app.set({ skip: skip.checked }) } });
   const limit = (name) =>
-    h("input", { type: "text", name, inputmode: "decimal", size: 8, on: { change: (event) => app.set({ [name]: event.target.value }) } });
+    h("input", { type: "text", name, inputmode: "decimal", size: 8, on: { change: (event) => bound(name, event.target) } });
+  /** What is no limit is not taken, and does not go on standing there as if it were. */
+  const bound = (name, field) => {
+    app.set({ [name]: field.value });
+    field.value = app.state[name] ?? "";
+  };
   const low = limit("low");
   const high = limit("high");
 
