@@ -181,23 +181,6 @@ def test_a_needle_is_seen_from_afar_and_read_exactly_by_zooming_in(chromium: Any
             assert state_of(opened)["span"] is None
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_needles_stand_out_of_the_whole_map(chromium: Any, url: str, planted: Planted, scheme: str) -> None:
-    """On the whole map most needles are farther from the page's colour than nearly all other cells."""
-    with page(chromium, url + NO_SPAN, color_scheme=scheme) as opened:
-        settled(opened)
-        level: int = opened.evaluate(f"{MAP}.counts.level")
-        assert level >= 3
-        random = np.random.default_rng(0)
-        queries = random.integers(LENGTH // 2, LENGTH, 2000)
-        others = np.stack([queries, random.integers(0, queries)], axis=1) >> level
-        needles = np.array([(one.query, one.key) for one in planted.needles]) >> level
-        cells = np.concatenate([needles, others])
-        got = np.array(opened.evaluate(PIXELS, [level, cells.tolist()])).reshape(len(cells), 9, 4)[:, 4, :3]
-    bright = got @ np.array([0.299, 0.587, 0.114]) * (1 if scheme == "dark" else -1)
-    assert np.median(bright[: len(needles)]) > np.quantile(bright[len(needles) :], 0.97) + 40
-
-
 def test_the_key_m_goes_to_the_largest_weight_of_a_coarse_cell(chromium: Any, url: str, planted: Planted) -> None:
     needle = planted.needles[2]
     with page(chromium, url + NO_SPAN) as opened:

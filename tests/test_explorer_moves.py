@@ -206,3 +206,23 @@ def test_what_is_no_limit_does_not_stand_there_as_one(chromium: Any, url: str) -
         field.fill("many")
         field.press("Enter")
         assert (state(opened)["high"], field.input_value()) == (0.25, "0.25")
+
+
+def test_a_finger_draws_a_box(chromium: Any, url: str) -> None:
+    with page(chromium, f"{url}#view=map", 600, 860, has_touch=True) as opened:
+        settled(opened)
+        stage = opened.locator(".ap-map-stage").bounding_box()
+        opened.get_by_role("button", name="Box", exact=True).tap()
+        places = [
+            (stage["x"] + stage["width"] * share, stage["y"] + stage["height"] * (share + 0.2)) for share in (0.3, 0.5)
+        ]
+        devtools = opened.context.new_cdp_session(opened)
+        for kind, place in (("touchStart", places[0]), ("touchMove", places[1]), ("touchEnd", None)):
+            points = [{"x": place[0], "y": place[1]}] if place else []
+            devtools.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+        settled(opened)
+        top, bottom, left, right = state(opened)["box"]
+        assert bottom - top > 10
+        assert right - left > 10
+        assert state(opened)["span"] is None  # the map stayed where it was
+        assert opened.get_by_role("button", name="Box", exact=True).get_attribute("aria-pressed") == "false"

@@ -26,7 +26,7 @@ export async function createApp(element, answering, settings = {}) {
   const source = counting(answering);
   const root = h("div", { class: "attnprobe" });
   const status = h("div", { class: "ap-status", role: "status", "aria-live": "polite" });
-  const main = h("div", { class: "ap-main" });
+  const main = h("div", { class: "ap-main", role: "tabpanel" });
   replace(element, root);
   replace(root, h("p", { class: "ap-note", text: "opening the run ..." }));
 
@@ -213,7 +213,7 @@ export async function createApp(element, answering, settings = {}) {
   }
 
   function showView() {
-    const { name, make } = VIEW_LIST.find((one) => one.name === state.view);
+    const { name, title, make } = VIEW_LIST.find((one) => one.name === state.view);
     for (const [other, view] of views) {
       if (other !== name && !view.element.hidden) {
         view.element.hidden = true;
@@ -226,6 +226,7 @@ export async function createApp(element, answering, settings = {}) {
       views.set(name, view);
       main.append(view.element);
     }
+    main.setAttribute("aria-label", title);
     view.element.hidden = false;
     view.show?.();
     view.update(new Set([...Object.keys(START), "colours", "shown"]));

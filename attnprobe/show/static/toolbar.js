@@ -18,7 +18,7 @@ const POOLS = [
 /** Gives `{element, update(names), key(event)}`. */
 export function toolbar(app, views) {
   const tabs = views.map(({ name, title }) =>
-    button(title, () => app.set({ view: name }), { class: "ap-tab", role: "tab", id: `ap-tab-${name}`, "data-view": name }),
+    button(title, () => app.set({ view: name }), { class: "ap-tab", role: "tab", "data-view": name }),
   );
   const run = select([], 0, (value) => app.set({ run: value, sample: 0 }), { name: "run" });
   const sample = h("input", { type: "number", name: "sample", min: 0, on: { change: () => app.set({ sample: sample.value }) } });
