@@ -13,6 +13,7 @@ from attnprobe import demo
 from attnprobe.explorer.file import write_html
 from tests.browsing import browser, missing, page, served
 from tests.planted import NASTY, Planted, planted_run
+from tests.test_explorer_map import MAP, PIXELS
 
 pytestmark = [pytest.mark.browser, pytest.mark.skipif(missing() is not None, reason=str(missing()))]
 
@@ -116,6 +117,24 @@ def test_the_overview_paints_soon_and_zooming_is_smooth(
     print(f"first paint {first:.2f} s; frames {np.median(times):.1f} ms, 95 % {np.quantile(times, 0.95):.1f} ms")
     assert first < 15  # 1 where nothing else runs
     assert np.median(times) < 200  # 20 where nothing else runs
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_needles_stand_out_of_the_whole_map(chromium: Any, urls: dict[str, str], planted: Planted, scheme: str) -> None:
+    """On the whole map most needles are farther from the page's colour than nearly all other cells."""
+    with page(chromium, urls["planted"] + "#view=map", color_scheme=scheme) as opened:
+        settled(opened)
+        opened.evaluate(f"{MAP}.settled()")
+        level: int = opened.evaluate(f"{MAP}.counts.level")
+        assert level >= 5
+        random = np.random.default_rng(0)
+        queries = random.integers(LONG // 2, LONG, 2000)
+        others = np.stack([queries, random.integers(0, queries)], axis=1) >> level
+        needles = np.array([(one.query, one.key) for one in planted.needles]) >> level
+        cells = np.concatenate([needles, others])
+        got = np.array(opened.evaluate(PIXELS, [level, cells.tolist()])).reshape(len(cells), 9, 4)[:, 4, :3]
+    bright = got @ np.array([0.299, 0.587, 0.114]) * (1 if scheme == "dark" else -1)
+    assert np.median(bright[: len(needles)]) > np.quantile(bright[len(needles) :], 0.97) + 40
 
 
 def test_names_that_are_markup_are_text(chromium: Any, urls: dict[str, str], planted: Planted) -> None:

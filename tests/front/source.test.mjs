@@ -96,3 +96,12 @@ test("a server's answers, refusals and absence", async () => {
   await new Promise((resolve) => server.close(resolve));
   await assert.rejects(source.ask("row"), /still running/);
 });
+
+test("a source that is closed hears its model no more", () => {
+  const heard = new Set();
+  const model = { on: (name, call) => heard.add(`${name} ${call.name}`), off: (name, call) => heard.delete(`${name} ${call.name}`), send() {} };
+  const source = commSource(model);
+  assert.equal(heard.size, 1);
+  source.close();
+  assert.equal(heard.size, 0);
+});

@@ -1,15 +1,19 @@
 /** Ties the state, the source and the views: what is looked at lives in one place, and all that shows it is told. */
 
 import { debounce, h, replace } from "./dom.js";
-import { makeLut, rampOf } from "./lut.js";
+import { paletteOf } from "./palette.js";
+import { tidyBox } from "./ranking.js";
 import { START, changed, difference, fromHash, toHash } from "./state.js";
 import { isDark, watchTheme } from "./theme.js";
 import { toolbar } from "./toolbar.js";
 import { tokensOf } from "./tokens.js";
 import { VIEW_LIST } from "./views.js";
+import { createWatch } from "./watching.js";
 
 const KEPT = 200; // answers of `head` that are kept
-const POLL = 2000; // milliseconds between two looks at a run that is being written
+const TEXTS = 24; // sequences whose tokens are kept
+const POLL = 2000; // milliseconds between two looks at a run that has no sample yet
+const ELSEWHERE = ["view", "run", "sample", "site", "head", "box"]; // where these are others, an old error is none of theirs
 const NO_LIMITS = { low: 1e-6, high: 1, max: 1 };
 
 /**
@@ -22,11 +26,12 @@ export async function createApp(element, answering, settings = {}) {
   const source = counting(answering);
   const root = h("div", { class: "attnprobe" });
   const status = h("div", { class: "ap-status", role: "status", "aria-live": "polite" });
-  const main = h("div", { class: "ap-main" });
+  const main = h("div", { class: "ap-main", role: "tabpanel" });
   replace(element, root);
   replace(root, h("p", { class: "ap-note", text: "opening the run ..." }));
 
   const views = new Map();
+  const watch = createWatch({ ask: grown, failed: onError, alive: () => root.isConnected });
   const infos = new Map();
   const sequences = new Map();
   let state = changed(settings.link ? fromHash(location.hash) : START, settings.state ?? {});
@@ -35,6 +40,7 @@ export async function createApp(element, answering, settings = {}) {
   let limits = NO_LIMITS;
   let colours = null;
   let loading = 0;
+  let pending = null; // of another run or sample, until its answer is here: `state` is what is shown
   let bar = null;
 
   const app = {
@@ -57,7 +63,7 @@ export async function createApp(element, answering, settings = {}) {
     set,
     headInfo,
     tokens,
-    colours: () => (colours ??= makeColours()),
+    colours: () => (colours ??= paletteOf(state, limits, isDark(), getComputedStyle(root))),
     say,
     onError,
     /** The address that opens what is shown. */
@@ -66,44 +72,62 @@ export async function createApp(element, answering, settings = {}) {
     settled: () => bar !== null && source.waiting === 0,
   };
 
-  // Browsers limit how often a page may write its address.
-  const writeLink = debounce(150, () => history.replaceState(null, "", toHash(state) || location.pathname + location.search));
-
   function set(changes) {
-    const next = changed(state, changes);
-    const names = difference(state, next);
+    const from = pending ?? state;
+    const next = changed(from, changes);
+    const names = difference(from, next);
     if (!names.size) return;
-    const before = state;
-    state = next;
-    if (!bar) return; // what opens shows it
-    if (names.has("run") || names.has("sample")) {
-      load().catch(onError);
+    const moves = names.has("run") || names.has("sample");
+    if (bar && (pending || moves)) {
+      pending = next;
+      if (moves) load().catch(failed);
       return;
     }
+    state = next;
+    if (!bar) return; // what opens shows it
     fit();
-    tell(difference(before, state));
+    tell(difference(from, state));
   }
 
-  /** A site and a head that are there, where the state names others. */
+  /** A site and a head that are there, where the state names others; and nothing chosen that is beyond its map. */
   function fit() {
     const site = app.site() ?? sample.sites.find((one) => one.weights.length) ?? sample.sites[0];
-    if (!site) return;
+    if (!site) {
+      state = changed(state, { box: null });
+      return;
+    }
     const heads = site.heads;
     const near = heads.includes(state.head) ? state.head : heads.reduce((a, b) => (Math.abs(b - state.head) < Math.abs(a - state.head) ? b : a));
-    state = changed(state, { site: site.key, head: near });
+    state = changed(state, {
+      site: site.key,
+      head: near,
+      query: state.query < site.rows ? state.query : null,
+      key: state.key < site.columns ? state.key : null,
+      box: state.box && tidyBox(state.box, [site.rows, site.columns]),
+    });
   }
 
+  /** Learn of the sample that is to be looked at; only then the state is of it. */
   async function load() {
     const turn = ++loading;
     const before = app.sample ? app.site() : null;
-    const run = Math.min(state.run, runs.length - 1);
-    const place = Math.max(0, Math.min(state.sample, runs[run].samples - 1));
-    if (!runs[run].samples) throw new Error(`${runs[run].name} lists no sample yet`);
-    const found = (await source.ask("sample", { run, sample: place })).head;
+    const goal = pending ?? state;
+    const run = Math.min(goal.run, runs.length - 1);
+    const place = Math.max(0, Math.min(goal.sample, runs[run].samples - 1));
+    let found;
+    try {
+      if (!runs[run].samples) throw new Error(`${runs[run].name} lists no sample yet`);
+      found = (await source.ask("sample", { run, sample: place })).head;
+    } catch (error) {
+      if (turn === loading) throw error;
+    }
     if (turn !== loading) return;
+    const moved = run !== state.run;
     sample = found;
-    state = changed(state, { run, sample: place });
+    state = changed(pending ?? state, { run, sample: place });
+    pending = null;
     fit();
+    if (bar && moved) watch.start(run);
     const now = app.site();
     if (before && now && (before.rows !== now.rows || before.columns !== now.columns)) {
       state = changed(state, { row: null, column: null, span: null, query: null, key: null, box: null });
@@ -111,14 +135,32 @@ export async function createApp(element, answering, settings = {}) {
     if (bar) tell(new Set(Object.keys(START)));
   }
 
+  /** What was to be looked at cannot be: what is shown stays, and link and controls say so. */
+  function failed(error) {
+    pending = null;
+    tell(new Set());
+    onError(error);
+  }
+
   function tell(names) {
+    if (ELSEWHERE.some((name) => names.has(name)) && status.classList.contains("ap-wrong")) say("");
     if (["run", "sample", "site", "head"].some((name) => names.has(name))) look();
     if (["scale", "map", "low", "high", "skip"].some((name) => names.has(name))) repaint(names);
     if (names.has("view")) showView();
-    if (settings.link) writeLink();
+    if (settings.link) remember(names);
     settings.onState?.(state);
-    bar.update(names);
-    for (const view of views.values()) if (!view.element.hidden) view.update(names);
+    bar.update();
+    update(names);
+  }
+
+  const address = () => toHash(state) || location.pathname + location.search;
+  const rewrite = debounce(150, () => history.replaceState(null, "", address())); // browsers limit how often that may be
+
+  /** Put the state into the address; from a view that is left, the browser's "back" leads to it again. */
+  function remember(names) {
+    const leaves = names.has("view") && fromHash(location.hash).view !== state.view;
+    if (leaves) history.pushState(null, "", address());
+    else rewrite();
   }
 
   /** Learn the limits of the weights of the head that is looked at. */
@@ -133,30 +175,10 @@ export async function createApp(element, answering, settings = {}) {
         limits = info.limits;
         const names = new Set();
         repaint(names);
-        for (const view of views.values()) if (!view.element.hidden) view.update(names);
-        bar?.update(names);
+        update(names);
+        bar?.update();
       })
       .catch(onError);
-  }
-
-  function makeColours() {
-    const dark = isDark();
-    const { map, scale } = state;
-    const [from, to] = scale === "row" ? [limits.low / limits.high, 1] : [limits.low, limits.high]; // of a row: shares of its largest
-    const low = state.low ?? from;
-    const high = Math.max(state.high ?? to, low * 1.0001);
-    const style = getComputedStyle(root);
-    return {
-      table: makeLut({ map, scale, low, high, dark }),
-      ramp: rampOf(map, dark),
-      background: style.getPropertyValue("--ap-background").trim(),
-      ink: style.getPropertyValue("--ap-ink").trim(),
-      faint: style.getPropertyValue("--ap-faint").trim(),
-      accent: style.getPropertyValue("--ap-accent").trim(),
-      low,
-      high,
-      dark,
-    };
   }
 
   function repaint(names) {
@@ -180,10 +202,9 @@ export async function createApp(element, answering, settings = {}) {
   function tokens(run, at, sequence, length = sample.sequences[sequence]) {
     const key = JSON.stringify([run, at, sequence]);
     if (!sequences.has(key)) {
-      const arrived = () => {
-        for (const view of views.values()) if (!view.element.hidden) view.update(new Set(["tokens"]));
-      };
+      const arrived = () => update(new Set(["tokens"]));
       sequences.set(key, tokensOf(source, run, at, sequence, length, { arrived, failed: onError }));
+      if (sequences.size > TEXTS) sequences.delete(sequences.keys().next().value);
     }
     return sequences.get(key);
   }
@@ -198,7 +219,7 @@ export async function createApp(element, answering, settings = {}) {
   }
 
   function showView() {
-    const { name, make } = VIEW_LIST.find((one) => one.name === state.view);
+    const { name, title, make } = VIEW_LIST.find((one) => one.name === state.view);
     for (const [other, view] of views) {
       if (other !== name && !view.element.hidden) {
         view.element.hidden = true;
@@ -211,23 +232,30 @@ export async function createApp(element, answering, settings = {}) {
       views.set(name, view);
       main.append(view.element);
     }
+    main.setAttribute("aria-label", title);
     view.element.hidden = false;
     view.show?.();
     view.update(new Set([...Object.keys(START), "colours", "shown"]));
   }
 
-  async function watch() {
-    const { head } = await source.ask("live", { run: state.run });
-    const run = runs[state.run];
-    if (head.stamp !== run.stamp && run.stamp !== undefined) {
+  /** Show what came to a run since it was last asked about; gives whether more may come. */
+  async function grown(run) {
+    const { stamp, writing, samples } = (await source.ask("live", { run })).head;
+    const { stamp: before = stamp, samples: listed, writing: written } = runs[run];
+    const more = stamp !== before || samples !== listed;
+    if (more) {
       runs = (await source.ask("runs")).head.runs;
       infos.clear();
-      bar?.update(new Set(["data"]));
-      for (const view of views.values()) if (!view.element.hidden) view.update(new Set(["data"]));
     }
-    runs[state.run].stamp = head.stamp;
-    runs[state.run].writing = head.writing;
-    if (head.writing && root.isConnected) setTimeout(() => watch().catch(onError), POLL);
+    Object.assign(runs[run], { stamp, writing });
+    if (more || writing !== written) bar.update();
+    if (more) update(new Set(["data"]));
+    return writing;
+  }
+
+  /** Tell the view that is shown. */
+  function update(names) {
+    for (const view of views.values()) if (!view.element.hidden) view.update(names);
   }
 
   async function open() {
@@ -241,18 +269,25 @@ export async function createApp(element, answering, settings = {}) {
     await load();
   }
 
-  const stopTheme = watchTheme(() => {
-    root.dataset.theme = isDark() ? "dark" : "light";
+  const themed = () => {
+    const theme = isDark() ? "dark" : "light";
+    if (root.dataset.theme === theme) return; // the host changed something else
+    root.dataset.theme = theme;
     const names = new Set();
     repaint(names);
-    for (const view of views.values()) if (!view.element.hidden) view.update(names);
-  });
-  root.dataset.theme = isDark() ? "dark" : "light";
+    update(names);
+  };
+  themed();
+  const stopTheme = watchTheme(themed);
   const follow = () => set({ ...START, ...fromHash(location.hash) });
   if (settings.link) addEventListener("hashchange", follow);
+  const keyed = settings.link ? document : root; // a page of its own hears keys wherever the focus is
+  const press = (event) => bar.key(event);
   app.close = () => {
     stopTheme();
+    keyed.removeEventListener("keydown", press);
     removeEventListener("hashchange", follow);
+    watch.stop();
   };
 
   runs = (await source.ask("runs")).head.runs;
@@ -260,12 +295,12 @@ export async function createApp(element, answering, settings = {}) {
   const opened = [state.run, state.sample];
   bar = toolbar(app, VIEW_LIST);
   replace(root, bar.element, main, status);
-  root.addEventListener("keydown", (event) => bar.key(event));
+  keyed.addEventListener("keydown", press);
   if (state.run !== opened[0] || state.sample !== opened[1]) await load(); // a link that was opened meanwhile
   fit();
   tell(new Set(Object.keys(START)));
   root.app = app; // for tests and for the curious
-  watch().catch(onError);
+  watch.start(state.run);
   return app;
 }
 

@@ -116,7 +116,8 @@ export function boxPanel(app) {
   function fill() {
     const sites = app.sample.sites;
     const place = new Map(sites.map((site, i) => [site.key, i]));
-    const rows = rank([...answers].sort((a, b) => place.get(a.key) - place.get(b.key)));
+    const held = answers.filter((one) => place.has(one.key)); // while another sample comes, those of the one before are still here
+    const rows = rank(held.sort((a, b) => place.get(a.key) - place.get(b.key)));
     const total = alike().length;
     const done = answers.length === total;
     const exactly = answers.every((answer) => answer.exact) ? "exact" : "from means of cells";

@@ -3,6 +3,7 @@
 const BLOCK = 32;
 const KEPT = 100;
 const REST = 70; // milliseconds that the pointer rests before a block is asked for
+const RETRY = 3000; // and after which one that failed may be asked for again
 
 /** `at(...)` gives a weight, undefined until it is here, null if it cannot be had; `changed` is called when a block came. */
 export function createExact(source, { changed }) {
@@ -25,7 +26,11 @@ export function createExact(source, { changed }) {
     source
       .ask("weights", { ...place, top, bottom, left, right })
       .then(({ values }) => (block.values = values))
-      .catch(() => (block.values = null)) // an HTML file does not hold all of them
+      .catch(() => {
+        block.values = null;
+        if (source.kind === "file") return; // which does not hold all of them
+        setTimeout(() => blocks.get(name) === block && blocks.delete(name), RETRY);
+      })
       .finally(() => {
         waiting--;
         changed();
@@ -63,6 +68,5 @@ export function createExact(source, { changed }) {
     get busy() {
       return waiting > 0 || timer !== null;
     },
-    clear: () => blocks.clear(),
   };
 }

@@ -37,7 +37,8 @@ export async function render({ model, el }) {
     if (!(event.ctrlKey || event.metaKey || event.altKey)) event.stopPropagation();
   });
   let told = null;
-  const app = await mount(box, commSource(model), {
+  const source = commSource(model);
+  const app = await mount(box, source, {
     state: model.get("state"),
     onState(state) {
       told = JSON.stringify(state);
@@ -54,5 +55,6 @@ export async function render({ model, el }) {
     model.off("change:state", listen);
     model.off("change:height", size);
     app.close();
+    source.close();
   };
 }

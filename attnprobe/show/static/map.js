@@ -1,7 +1,7 @@
 /** The deep zoom: one head's map from the whole to single weights. */
 
 import { isWritten } from "./celltext.js";
-import { debounce, h, replace } from "./dom.js";
+import { button, debounce, h, replace } from "./dom.js";
 import { createExact } from "./exact.js";
 import { mapDrawing } from "./mapdrawing.js";
 import { mapHands } from "./maphands.js";
@@ -41,7 +41,8 @@ export function createMap(app, { places, title = () => "" }) {
   const live = h("div", { class: "ap-hidden", "aria-live": "polite" });
   const readout = h("div", { class: "ap-map-readout" });
   const facts = h("div", { class: "ap-map-facts" });
-  const element = h("div", { class: "ap-map" }, readout, stage, facts, help, live);
+  const boxing = button("Box", () => hands.arm(), { "aria-pressed": "false", title: "The next drag draws a box (as with Shift, or the key b), for which all heads are ranked" });
+  const element = h("div", { class: "ap-map" }, h("div", { class: "ap-map-top" }, readout, boxing), stage, facts, help, live);
 
   const shared = sharedView(app);
   const pictures = createPicture(app, { changed: frame });
@@ -59,7 +60,8 @@ export function createMap(app, { places, title = () => "" }) {
   const area = () => drawing.area;
   const view = () => fromState(shared.part, subject().shape, area());
   const ready = () => Boolean(shown && subject() && area().width > 20 && area().height > 20);
-  const hands = mapHands(stage, { app, shared, subject, view, area, ready, frame, tell, origin: () => drawing.origin, level: () => counts.level ?? 0 });
+  const armed = (on) => boxing.setAttribute("aria-pressed", String(on));
+  const hands = mapHands(stage, { app, shared, subject, view, area, ready, frame, tell, armed, origin: () => drawing.origin, level: () => counts.level ?? 0 });
 
   function frame() {
     if (waiting || !shown) return;
@@ -73,6 +75,7 @@ export function createMap(app, { places, title = () => "" }) {
     counts.frames++;
     const { shape, tokens, infos } = subject();
     const { state } = app;
+    if (drawing.ratio !== devicePixelRatio) drawing.resize(stage, devicePixelRatio); // the window is on another screen
     const now = view();
     const signed = infos.length > 1;
     const cross = shared.cross && shared.cross.query < shape[0] && shared.cross.key < shape[1] ? shared.cross : null;
@@ -130,7 +133,7 @@ export function createMap(app, { places, title = () => "" }) {
     const { error } = subjects;
     noted(error);
     picture.hidden = ink.hidden = Boolean(error);
-    facts.hidden = readout.hidden = Boolean(error);
+    facts.hidden = readout.hidden = boxing.hidden = Boolean(error);
     if (subject()) pictures.subject = { ...subject(), how: app.state.how };
     stage.setAttribute("aria-label", [title() || subjects.title, sizeText()].filter(Boolean).join(", "));
     frame();
@@ -146,7 +149,7 @@ export function createMap(app, { places, title = () => "" }) {
   }
 
   new ResizeObserver(() => {
-    drawing.resize(stage, devicePixelRatio || 1);
+    drawing.resize(stage, devicePixelRatio);
     if (shown && !waiting) draw(); // at once: a canvas of another size is empty
   }).observe(stage);
 

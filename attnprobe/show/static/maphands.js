@@ -11,12 +11,13 @@ const AROUND = [16, 256]; // weights on a side, at least and at most, of which `
  * Listen on a map's element.
  * @param {HTMLElement} stage
  * @param {object} map `app`, `shared`, and functions: `subject`, `view`, `area`, `origin`, `level`, `ready` (whether there is a
- *   map), `frame` (draw soon), `tell` (say where the crosshair is)
- * @returns {{box: ?number[]}} the box that is being drawn
+ *   map), `frame` (draw soon), `tell` (say where the crosshair is), `armed` (told whether the next drag draws a box)
+ * @returns {{box: ?number[], arm(): void}} the box that is being drawn; the next drag draws one, or no longer
  */
 export function mapHands(stage, map) {
   const { app, shared, subject, view, area, origin, ready } = map;
   let corner = null; // of a box: {from, to}
+  let armed = false; // the next drag draws a box, without a key: fingers have none
 
   const shape = () => subject().shape;
   const bounded = (at, length) => Math.min(Math.max(at, 0), length - 1);
@@ -70,9 +71,16 @@ export function mapHands(stage, map) {
     if (to) look({ ...view(), ...to });
   }
 
+  function arm(on) {
+    if (armed === on) return;
+    armed = on;
+    map.armed(on);
+  }
+
   function endBox(to) {
     const { from } = corner;
     corner = null;
+    arm(false);
     app.set({ box: boxOf(from, to) });
     map.frame();
   }
@@ -111,7 +119,7 @@ export function mapHands(stage, map) {
       stage.focus({ preventScroll: true });
       if (!ready()) return "none";
       if (minimapAt(minimap(), shape(), point)) return "minimap";
-      if (!shift || !at(point)) return "pan";
+      if (!(shift || armed) || !at(point)) return "pan";
       corner = { from: at(point), to: at(point) };
       return "box";
     },
@@ -141,6 +149,7 @@ export function mapHands(stage, map) {
     pick: guarded(() => choose(here())),
     leave: guarded(() => {
       corner = null;
+      arm(false);
       shared.point(null);
       app.set({ query: null, key: null, box: null });
       map.frame();
@@ -154,6 +163,7 @@ export function mapHands(stage, map) {
   });
 
   return {
+    arm: () => arm(!armed),
     get box() {
       return corner && boxOf(corner.from, corner.to ?? here());
     },

@@ -39,7 +39,7 @@ export function mapSubject(app, { changed }) {
   async function headOf(place) {
     const { site } = await siteOf(place);
     if (!site.weights.includes(place.head)) {
-      const others = site.weights.length ? `weights are kept of its heads ${site.weights.join(", ")}` : "it has measures only";
+      const others = site.weights.length ? `weights are kept of its heads ${site.weights.join(", ")}` : "none were of any of its heads";
       throw new Error(`no weights were kept of head ${place.head} of ${site.label}; ${others}`);
     }
     return app.headInfo(place);

@@ -49,6 +49,7 @@ export function picker(app, take = (name, position) => app.set({ [name]: positio
   );
 
   let known = null; // what was chosen when this was last updated
+  let offered = ""; // the sequence whose places are offered
 
   const now = () => sides(app.site(), app.state.toward);
 
@@ -119,6 +120,9 @@ export function picker(app, take = (name, position) => app.set({ [name]: positio
     const { state } = app;
     const { chosen } = now();
     const at = state[chosen.name];
+    const of = JSON.stringify([state.run, state.sample, chosen.sequence]);
+    if (of !== offered) replace(list); // places of another text
+    offered = of;
     for (const way of ways) way.setAttribute("aria-pressed", String(way.dataset.value === state.toward));
     label.textContent = chosen.name;
     if (input !== input.getRootNode().activeElement || at !== known) input.value = at ?? ""; // what is being typed stays

@@ -42,15 +42,18 @@ export function httpSource(base = "ask/", key = "") {
 export function commSource(model) {
   const waiting = new Map();
   let last = 0;
-  model.on("msg:custom", (message, buffers) => {
+  const hear = (message, buffers) => {
     const wait = waiting.get(message?.id);
     if (!wait) return;
     waiting.delete(message.id);
     const view = buffers[0]; // a DataView on bytes that other messages may share
     wait(view.buffer.slice(view.byteOffset, view.byteOffset + view.byteLength));
-  });
+  };
+  model.on("msg:custom", hear);
   return {
     kind: "comm",
+    /** Hear no more: the model outlives its views, of which a notebook makes a new one each time a cell is shown. */
+    close: () => model.off("msg:custom", hear),
     ask(name, params = {}, { signal } = {}) {
       return new Promise((resolve, reject) => {
         const id = `${Date.now()}-${++last}-${Math.random()}`; // several views may share one model

@@ -25,6 +25,5 @@ export function createStrips(source, { changed, failed }) {
     get busy() {
       return [...strips.values()].includes(null);
     },
-    clear: () => strips.clear(),
   };
 }

@@ -18,7 +18,7 @@ const POOLS = [
 /** Gives `{element, update(names), key(event)}`. */
 export function toolbar(app, views) {
   const tabs = views.map(({ name, title }) =>
-    button(title, () => app.set({ view: name }), { class: "ap-tab", role: "tab", id: `ap-tab-${name}`, "data-view": name }),
+    button(title, () => app.set({ view: name }), { class: "ap-tab", role: "tab", "data-view": name }),
   );
   const run = select([], 0, (value) => app.set({ run: value, sample: 0 }), { name: "run" });
   const sample = h("input", { type: "number", name: "sample", min: 0, on: { change: () => app.set({ sample: sample.value }) } });
@@ -36,7 +36,12 @@ export function toolbar(app, views) {
   const map = select(COLOUR_MAPS.map((one) => [one, one]), app.state.map, (value) => app.set({ map: value }), { name: "map" });
   const skip = h("input", { type: "checkbox", name: "skip", on: { change: () => app.set({ skip: skip.checked }) } });
   const limit = (name) =>
-    h("input", { type: "text", name, inputmode: "decimal", size: 8, on: { change: (event) => app.set({ [name]: event.target.value }) } });
+    h("input", { type: "text", name, inputmode: "decimal", size: 8, on: { change: (event) => bound(name, event.target) } });
+  /** What is no limit is not taken, and does not go on standing there as if it were. */
+  const bound = (name, field) => {
+    app.set({ [name]: field.value });
+    field.value = app.state[name] ?? "";
+  };
   const low = limit("low");
   const high = limit("high");
 

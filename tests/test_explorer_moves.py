@@ -1,0 +1,228 @@
+"""The explorer in a real Chromium going from one thing to another: runs, samples, sites, links, failures."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import T5Config, T5ForConditionalGeneration
+
+import attnprobe as ap
+from attnprobe import demo
+from tests.browsing import browser, missing, page, served
+from tests.planted import planted_run
+
+pytestmark = [pytest.mark.browser, pytest.mark.skipif(missing() is not None, reason=str(missing()))]
+
+APP = "document.querySelector('.attnprobe')?.app"
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    with browser() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def tale(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundled model on 100 tokens; the names of its sites are no others'."""
+    path = tmp_path_factory.mktemp("moves") / "tale"
+    model, tokenizer = demo.load()
+    with ap.record(model, tokenizer, to=path, keep=[ap.Weights(), ap.Measures()]):
+        model(**tokenizer(demo.text(), return_tensors="pt", truncation=True, max_length=100))
+    return path
+
+
+@pytest.fixture(scope="module")
+def url(tale: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Two runs whose sites have other names and as many tokens: made up, and of the bundled model."""
+    made = planted_run(tmp_path_factory.mktemp("moves") / "made", 100, needles=2)
+    with served([made.path, tale]) as address:
+        yield address
+
+
+def settled(opened: Any, seconds: float = 30) -> None:
+    quiet, end = 0, time.monotonic() + seconds
+    while quiet < 4:
+        quiet = quiet + 1 if opened.evaluate(f"() => Boolean({APP}?.settled())") else 0
+        assert time.monotonic() < end, opened.locator("body").inner_text()[:500]
+        opened.wait_for_timeout(50)
+
+
+def state(opened: Any) -> dict[str, Any]:
+    found: dict[str, Any] = opened.evaluate(f"() => {APP}.state")
+    return found
+
+
+def wrong(opened: Any) -> str:
+    """The error that stands there, "" if there is none."""
+    said: str = opened.evaluate("() => document.querySelector('.ap-status.ap-wrong')?.textContent ?? ''")
+    return said
+
+
+@pytest.mark.parametrize("view", ["heads", "map", "lines", "table", "measures"])
+def test_what_is_chosen_while_a_run_is_on_its_way_is_of_that_run(chromium: Any, url: str, view: str) -> None:
+    with page(chromium, f"{url}#view={view}") as opened:
+        settled(opened)
+        opened.route("**/ask/sample*", lambda route: (time.sleep(0.3), route.continue_()))
+        # Head 5 is one of the other run only.
+        opened.evaluate(f"() => {{ {APP}.set({{ run: 1 }}); {APP}.set({{ head: 5 }}); {APP}.set({{ query: 90 }}); }}")
+        assert state(opened)["run"] == 0
+        for step in range(6):  # pointing at what is still shown asks nothing of the other run
+            opened.mouse.move(200 + 20 * step, 300)
+            opened.wait_for_timeout(40)
+        settled(opened)
+        now = state(opened)
+        assert (now["run"], now["head"], now["query"]) == (1, 5, 90)
+        assert now["site"] == opened.evaluate(f"() => {APP}.sample.sites[0].key")
+        assert wrong(opened) == ""
+
+
+def test_the_last_of_many_runs_is_shown(chromium: Any, url: str) -> None:
+    with page(chromium, url) as opened:
+        settled(opened)
+        opened.evaluate(f"() => {{ for (let i = 1; i < 20; i++) {APP}.set({{ run: i % 2 }}); }}")
+        settled(opened)
+        assert state(opened)["run"] == 1
+        assert "transformer" in state(opened)["site"]
+
+
+def test_a_run_that_cannot_be_had_leaves_what_is_shown(chromium: Any, url: str) -> None:
+    with page(chromium, "about:blank") as opened:
+        opened.goto(url)
+        settled(opened)
+        before = state(opened)
+        opened.evaluate(
+            f"""() => {{
+                const {{ source }} = {APP};
+                const {{ ask }} = source;
+                source.ask = (name, ...more) => {{
+                  if (name !== "sample") return ask(name, ...more);
+                  source.ask = ask;
+                  return Promise.reject(new Error("not to be had"));
+                }};
+                location.hash = "#run=1&view=table";
+            }}"""
+        )
+        opened.wait_for_function("() => document.querySelector('.ap-status.ap-wrong')")
+        assert wrong(opened) == "not to be had"
+        assert state(opened) == before
+        assert opened.locator("select[name=run]").input_value() == "0"
+        assert "run=1" not in opened.url
+        opened.evaluate(f"() => {APP}.set({{ run: 1 }})")
+        settled(opened)
+        assert state(opened)["run"] == 1
+        assert wrong(opened) == ""
+
+
+def test_what_is_chosen_does_not_outlive_its_map(chromium: Any, tmp_path: Path) -> None:
+    sizes = {"d_model": 16, "d_kv": 8, "d_ff": 16, "num_layers": 1, "num_heads": 2}
+    model = T5ForConditionalGeneration(T5Config(vocab_size=50, decoder_start_token_id=0, **sizes)).eval()
+    with ap.record(model, to=tmp_path / "run"):
+        model(input_ids=torch.arange(1, 31)[None], decoder_input_ids=torch.arange(1, 9)[None])
+    with served([tmp_path / "run"]) as address, page(chromium, f"{address}#view=map") as opened:
+        settled(opened)
+        sites = opened.evaluate(f"() => {APP}.sample.sites")
+        whole = next(one for one in sites if one["rows"] == 30)
+        cross = next(one for one in sites if (one["rows"], one["columns"]) == (8, 30))
+        chosen = {"query": 25, "key": 20, "box": [5, 25, 3, 20]}
+        opened.evaluate(f"more => {APP}.set(more)", {"site": whole["key"], **chosen})
+        settled(opened)
+        assert {name: state(opened)[name] for name in chosen} == chosen
+        opened.evaluate(f"site => {APP}.set({{ site }})", cross["key"])
+        settled(opened)
+        assert {name: state(opened)[name] for name in chosen} == {"query": None, "key": 20, "box": [5, 8, 3, 20]}
+        assert wrong(opened) == ""
+        assert opened.locator(".ap-rank").count() > 0
+
+
+@pytest.mark.parametrize(
+    "link",
+    [
+        "view=zzz&run=99&sample=-3&site=foo&head=xx&row=NaN&span=-1&query=1e9&key=5.5&low=-1&box=5,4,3,2&%%%=&=&&a=b",
+        "view=map&box=0,99999999,0,99999999",
+        "view=map&query=99999999&row=1e12&column=-1e12&span=0.0001",
+        "view=map&low=1e-300&high=1e300&span=1e300",
+        "view=table&query=99999999",
+        "view=lines&query=99999999&span=1e9&row=1e12",
+        "view=measures&curve=no&x=none&y=",
+        "sort=-nothing&color=no",
+    ],
+)
+def test_a_link_of_nonsense_opens_what_there_is(chromium: Any, url: str, link: str) -> None:
+    with page(chromium, f"{url}#{link}") as opened:
+        settled(opened)
+        assert wrong(opened) == ""
+        assert opened.locator(".ap-main > :visible").first.bounding_box()["height"] > 200
+
+
+def test_an_error_is_gone_with_what_it_was_about(chromium: Any, url: str) -> None:
+    with page(chromium, f"{url}#view=compare&other=7,0,0,none") as opened:
+        settled(opened)
+        assert "no run 7" in wrong(opened)
+        opened.keyboard.press("4")
+        settled(opened)
+        assert state(opened)["view"] == "table"
+        assert wrong(opened) == ""
+
+
+def test_the_browsers_way_back_leads_to_the_view_before(chromium: Any, url: str) -> None:
+    with page(chromium, url) as opened:
+        settled(opened)
+        opened.evaluate(f"() => {APP}.set({{ view: 'map', head: 1 }})")
+        opened.evaluate(f"() => {APP}.set({{ how: 'mean' }})")
+        opened.evaluate(f"() => {APP}.set({{ view: 'table' }})")
+        settled(opened)
+        opened.go_back()
+        settled(opened)
+        assert [state(opened)[name] for name in ("view", "head", "how")] == ["map", 1, "mean"]
+        opened.go_back()
+        settled(opened)
+        assert state(opened)["view"] == "heads"
+        opened.go_forward()
+        settled(opened)
+        assert state(opened)["view"] == "map"
+
+
+def test_both_maps_of_a_comparison_are_seen_on_a_phone(chromium: Any, url: str) -> None:
+    with page(chromium, f"{url}#view=compare", 375, 700, has_touch=True) as opened:
+        settled(opened)
+        maps = opened.locator(".ap-pane:visible .ap-map-stage")
+        assert [maps.nth(i).bounding_box()["height"] > 180 for i in range(maps.count())] == [True, True]
+        opened.wait_for_timeout(500)
+        assert opened.locator(".ap-map-loading:visible").count() == 0
+        assert opened.locator(".ap-bar").bounding_box()["height"] < 160
+        assert opened.evaluate("() => document.documentElement.scrollWidth") <= 375
+
+
+def test_what_is_no_limit_does_not_stand_there_as_one(chromium: Any, url: str) -> None:
+    with page(chromium, f"{url}#view=map") as opened:
+        settled(opened)
+        field = opened.locator("input[name=high]")
+        field.fill("0.25")
+        field.press("Enter")
+        field.fill("many")
+        field.press("Enter")
+        assert (state(opened)["high"], field.input_value()) == (0.25, "0.25")
+
+
+def test_a_finger_draws_a_box(chromium: Any, url: str) -> None:
+    with page(chromium, f"{url}#view=map", 600, 860, has_touch=True) as opened:
+        settled(opened)
+        stage = opened.locator(".ap-map-stage").bounding_box()
+        opened.get_by_role("button", name="Box", exact=True).tap()
+        places = [
+            (stage["x"] + stage["width"] * share, stage["y"] + stage["height"] * (share + 0.2)) for share in (0.3, 0.5)
+        ]
+        devtools = opened.context.new_cdp_session(opened)
+        for kind, place in (("touchStart", places[0]), ("touchMove", places[1]), ("touchEnd", None)):
+            points = [{"x": place[0], "y": place[1]}] if place else []
+            devtools.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+        settled(opened)
+        top, bottom, left, right = state(opened)["box"]
+        assert bottom - top > 10
+        assert right - left > 10
+        assert state(opened)["span"] is None  # the map stayed where it was
+        assert opened.get_by_role("button", name="Box", exact=True).get_attribute("aria-pressed") == "false"
