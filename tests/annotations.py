@@ -13,7 +13,8 @@ from collections.abc import Callable
 from typing import Any, Literal, get_args, get_origin
 
 import jaxtyping
-from jaxtyping import AbstractArray
+from beartype.roar import BeartypeCallHintViolation
+from jaxtyping import AbstractArray, TypeCheckError
 
 _whole = jaxtyping.jaxtyped
 _ALONE = "__annotations_checked_alone__"
@@ -42,7 +43,10 @@ def alone(function: Any, checker: Checker) -> Any:
     def call(*args: Any, **kwargs: Any) -> Any:
         if jaxtyping.config.jaxtyping_disable:
             return function(*args, **kwargs)
-        return checked(*args, **kwargs)
+        try:
+            return checked(*args, **kwargs)
+        except BeartypeCallHintViolation as error:  # is no TypeError, as the hook's is
+            raise TypeCheckError(f"Expected type: {error}") from error
 
     setattr(call, _ALONE, True)
     return call
