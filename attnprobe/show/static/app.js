@@ -1,9 +1,10 @@
 /** Ties the state, the source and the views: what is looked at lives in one place, and all that shows it is told. */
 
-import { debounce, h, replace } from "./dom.js";
+import { createAddress } from "./address.js";
+import { h, replace } from "./dom.js";
 import { paletteOf } from "./palette.js";
 import { tidyBox } from "./ranking.js";
-import { START, changed, difference, fromHash, toHash } from "./state.js";
+import { START, changed, difference, fromHash } from "./state.js";
 import { isDark, watchTheme } from "./theme.js";
 import { toolbar } from "./toolbar.js";
 import { tokensOf } from "./tokens.js";
@@ -43,6 +44,7 @@ export async function createApp(element, answering, settings = {}) {
   let pending = null; // of another run or sample, until its answer is here: `state` is what is shown
   let bar = null;
 
+  const address = createAddress(() => state);
   const app = {
     element: root,
     source,
@@ -67,7 +69,7 @@ export async function createApp(element, answering, settings = {}) {
     say,
     onError,
     /** The address that opens what is shown. */
-    link: () => location.href.replace(/#.*$/, "") + toHash(state),
+    link: () => address.link(),
     /** Whether nothing is waited for; what is shown is then all there is. */
     settled: () => bar !== null && source.waiting === 0,
   };
@@ -147,20 +149,10 @@ export async function createApp(element, answering, settings = {}) {
     if (["run", "sample", "site", "head"].some((name) => names.has(name))) look();
     if (["scale", "map", "low", "high", "skip"].some((name) => names.has(name))) repaint(names);
     if (names.has("view")) showView();
-    if (settings.link) remember(names);
+    if (settings.link) address.remember(names);
     settings.onState?.(state);
     bar.update();
     update(names);
-  }
-
-  const address = () => toHash(state) || location.pathname + location.search;
-  const rewrite = debounce(150, () => history.replaceState(null, "", address())); // browsers limit how often that may be
-
-  /** Put the state into the address; from a view that is left, the browser's "back" leads to it again. */
-  function remember(names) {
-    const leaves = names.has("view") && fromHash(location.hash).view !== state.view;
-    if (leaves) history.pushState(null, "", address());
-    else rewrite();
   }
 
   /** Learn the limits of the weights of the head that is looked at. */
