@@ -1,4 +1,4 @@
-"""The explorer in a real Chromium going from one thing to another: runs, samples and sites of other sizes, links, failures."""
+"""The explorer in a real Chromium going from one thing to another: runs, samples, sites of other sizes, odd links."""
 
 import time
 from collections.abc import Iterator
