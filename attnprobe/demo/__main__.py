@@ -71,6 +71,7 @@ def _demo(console: Console, out: Path) -> None:
     program = attnprobe_command()
     for line in (
         f"{program} show {out} {previous.layer}.{previous.head} --query 100",
+        f"{program} view {out}    # all heads in a browser; needs attnprobe[viewer]",
         f'{program} capture demo --text "To be, or not to be" --generate 20 -o runs/hamlet',
         f"{program} --help",
     ):
