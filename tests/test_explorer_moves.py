@@ -227,3 +227,89 @@ def test_a_finger_draws_a_box(chromium: Any, url: str) -> None:
         assert right - left > 10
         assert state(opened)["span"] is None  # the map stayed where it was
         assert opened.get_by_role("button", name="Box", exact=True).get_attribute("aria-pressed") == "false"
+
+
+def test_keys_are_heard_wherever_the_page_was_clicked(chromium: Any, url: str) -> None:
+    with page(chromium, url) as opened:
+        settled(opened)
+        opened.keyboard.press("5")
+        settled(opened)
+        assert state(opened)["view"] == "measures"
+        opened.mouse.click(600, 857)  # nothing is there
+        opened.keyboard.press("4")
+        settled(opened)
+        assert state(opened)["view"] == "table"
+        opened.locator("input[name=token]").click()
+        opened.keyboard.press("2")
+        assert state(opened)["view"] == "table", "a field's keys are its own"
+
+
+def test_a_number_key_leads_into_the_view_and_an_arrow_stays_on_the_tabs(chromium: Any, url: str) -> None:
+    focused = "() => document.activeElement.className || document.activeElement.tagName"
+    with page(chromium, f"{url}#view=compare") as opened:
+        settled(opened)
+        opened.locator(".ap-tab[data-view=compare]").focus()
+        wanted = ["CANVAS", "ap-map-stage", "ap-text", "ap-table-scroll", "ap-measures", "ap-map-stage"]
+        for number, name in enumerate(wanted, 1):
+            opened.keyboard.press(str(number))
+            settled(opened)
+            assert opened.evaluate(focused).startswith(name), number
+        opened.keyboard.press("2")
+        opened.keyboard.press("+")
+        opened.keyboard.press("+")
+        opened.wait_for_function(f"() => {APP}.state.span !== null")
+        assert state(opened)["view"] == "map"
+        opened.locator(".ap-tab[data-view=map]").focus()
+        opened.keyboard.press("ArrowRight")
+        settled(opened)
+        assert state(opened)["view"] == "lines"
+        assert opened.evaluate("() => document.activeElement.dataset.view") == "lines"
+
+
+def test_two_runs_are_compared_at_the_same_head(chromium: Any, tale: Path) -> None:
+    with served([tale, tale]) as address, page(chromium, f"{address}#head=3&site=transformer.h.1.attn") as opened:
+        settled(opened)
+        opened.keyboard.press("6")
+        opened.wait_for_function(f"() => {APP}.state.other !== null")
+        settled(opened)
+        assert state(opened)["other"] == {"run": 1, "sample": 0, "site": "transformer.h.1.attn", "head": 3}
+        names = opened.locator(".ap-pane-name:visible").all_inner_texts()
+        assert len(set(names)) == 2 and all("tale" in name for name in names)
+        for select in ("run", "other-run"):
+            entries = opened.locator(f"select[name={select}] option").all_inner_texts()
+            assert len(set(entries)) == 2 and all("tale" in entry for entry in entries)
+
+
+def test_lines_and_table_begin_with_the_same_token(chromium: Any, url: str) -> None:
+    with page(chromium, f"{url}#view=lines") as opened:
+        settled(opened)
+        assert state(opened)["query"] is None
+        assert opened.locator(".ap-lines input[name=token]").input_value() == "99"
+        assert opened.locator(".ap-lines .ap-current").get_attribute("data-at") == "99"
+        opened.keyboard.press("4")
+        settled(opened)
+        assert opened.locator(".ap-tableview input[name=token]").input_value() == "99"
+        assert "query 99" in opened.locator(".ap-foot").inner_text()
+        shown = opened.locator(".ap-table tbody td:nth-child(3)")
+        weights = [float(text.replace("\u2212", "-")) for text in shown.all_inner_texts()]
+        assert len(weights) == 100
+        assert weights == sorted(weights, reverse=True)
+
+
+def test_what_was_said_is_gone_with_the_next_action(chromium: Any, url: str) -> None:
+    said = "() => document.querySelector('.ap-status').textContent"
+    with page(chromium, f"{url}#view=map") as opened:
+        settled(opened)
+        for act in ("]", "click"):
+            opened.get_by_role("button", name="Copy as Python").click()
+            opened.wait_for_function(f"() => ({said})() !== ''")
+            if act == "click":
+                opened.locator(".ap-map-facts").click()
+            else:
+                opened.keyboard.press(act)
+            assert opened.evaluate(said) == ""
+        opened.evaluate(f"() => {APP}.onError(new Error('not to be had'))")
+        opened.evaluate(f"() => {APP}.set({{ span: 20 }})")
+        assert wrong(opened) == "not to be had"  # a map that moves may have just met it
+        opened.evaluate(f"() => {APP}.set({{ query: 5 }})")
+        assert wrong(opened) == ""

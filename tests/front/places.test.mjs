@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { nearest, neighbour, placeInWords } from "../../attnprobe/show/static/places.js";
+import { counterpart, nearest, neighbour, placeInWords, runNames } from "../../attnprobe/show/static/places.js";
 import { headName } from "../../attnprobe/show/static/ranking.js";
 import { scaleMarks } from "../../attnprobe/show/static/signedscale.js";
 
@@ -24,10 +24,31 @@ test("before anybody has chosen, a head is compared with the next one", () => {
   assert.deepEqual(neighbour(only, place("a", 2)), place("a", 2));
 });
 
+test("of several runs the same head of the next one is compared", async () => {
+  const second = { id: "doc", sites: [site("q", 1, [0, 1], "cross"), site("z", 0, [0, 1])] };
+  const asked = [];
+  const samples = { of: async (...where) => (asked.push(where), second) };
+  const app = { runs: [{ samples: 3 }, { samples: 2 }], sample: FOUND, site: () => FOUND.sites[0], place: () => place("a", 1) };
+  assert.deepEqual(await counterpart(app, samples), { run: 1, sample: 1, site: "z", head: 1 });
+  assert.deepEqual(asked, [[1, 1]]);
+  assert.deepEqual(await counterpart({ ...app, runs: [{ samples: 3 }] }, samples), place("b", 4));
+  assert.deepEqual(await counterpart({ ...app, runs: [{ samples: 3 }, { samples: 0 }] }, samples), place("b", 4));
+  assert.deepEqual(asked.length, 1);
+});
+
+test("no two runs have the same name", () => {
+  const run = (name, title, path = null) => ({ name, title, path });
+  assert.deepEqual(runNames([run("a", "gpt"), run("b", "gpt")]), ["a: gpt", "b: gpt"]);
+  assert.deepEqual(runNames([run("a", "gpt", "x/a"), run("a", "gpt", "y/a")]), ["x/a: gpt", "y/a: gpt"]);
+  assert.deepEqual(runNames([run("a", "gpt"), run("a", "gpt"), run("c", "gpt")]), ["1. a: gpt", "2. a: gpt", "c: gpt"]);
+});
+
 test("a place is told by no more than it takes", () => {
   const runs = [{ name: "one" }, { name: "two" }];
   assert.equal(placeInWords(place("a", 1), FOUND, runs, false), "L0 H1");
   assert.equal(placeInWords(place("a", 1), FOUND, runs, true), "L0 H1, sample doc of one");
+  const twins = [{ name: "one" }, { name: "one" }];
+  assert.equal(placeInWords({ ...place("a", 1), run: 1 }, FOUND, twins, true), "L0 H1, sample doc of one (run 2)");
   assert.equal(placeInWords(place("a", 1), FOUND, runs.slice(1), true), "L0 H1, sample doc");
 });
 

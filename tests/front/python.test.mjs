@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { lines, siteName, visible } from "../../attnprobe/show/static/python.js";
+import { lines, python, siteName, visible } from "../../attnprobe/show/static/python.js";
 import { quoted, slice } from "../../attnprobe/show/static/quoting.js";
 import { START } from "../../attnprobe/show/static/state.js";
 
@@ -57,6 +57,24 @@ test("a map is its part, pooled where it is large, and told where rows were not 
   assert.match(last({ box: [5, 9, 0, 3] }), /^weights\.sum\(axis=1\)\.mean\(\)/);
 });
 
+test("a map and a comparison are read at the level that was drawn", () => {
+  const info = { shape: [4096, 4096], rows: [[0, 4096]], columns: [0, 4096], last: 4 };
+  const drawn = (level, changes = {}) => side({ info, level, ...changes });
+  assert.equal(written({ view: "map" }, drawn(3)).at(-1), 'weights = head.levels.read(3, slice(0, 512), slice(0, 512), "max")');
+  assert.equal(written({ view: "map" }, drawn(null)).at(-1), 'weights = head.levels.read(2, slice(0, 1024), slice(0, 1024), "max")');
+  assert.equal(written({ view: "map", box: [0, 4, 0, 4] }, drawn(3)).at(-2), "weights = head[:4, :4]"); // a sum is of weights
+  const two = written({ view: "compare" }, drawn(3), drawn(2, { head: 0 }));
+  assert.deepEqual(two.slice(-2).map((line) => line.slice(0, 27)), ["left = head.levels.read(3, ", "right = other.levels.read(2"]);
+});
+
+test("the drawn levels are asked of the view", async () => {
+  const sample = { id: "0", sites: [SITE], measures: [] };
+  const place = () => ({ run: 0, sample: 0, site: SITE.key, head: 1 });
+  const app = { state: { ...START, view: "map" }, runs: [{ name: "mine", path: null }], sample, place, headInfo: async () => INFO, levels: () => [2] };
+  assert.match(await python({ ...app, source: { kind: "http" } }), /head\.levels\.read\(2, slice\(0, 25\)/);
+  assert.match(await python({ ...app, source: { kind: "file" } }), /run = ap\.open\("mine"\) {2}# .*directory\n/);
+});
+
 test("what a map shows lies inside of it", () => {
   assert.deepEqual(visible({ row: null, column: null, span: null }, [30, 40]), [0, 30, 0, 40]);
   assert.deepEqual(visible({ row: 29, column: 0, span: 10 }, [30, 40]), [24, 30, 0, 5]);
@@ -82,11 +100,15 @@ test("two heads are read, or subtracted where their shapes agree; another run is
 });
 
 test("measures by their names; nothing is read of a head without weights", () => {
-  assert.deepEqual(written({ view: "measures", x: "entropy", y: "first_mass(4)", curve: "entropy" }, side()).slice(1), [
+  const measures = [{ name: "received", axes: ["key"] }, { name: "entropy", axes: ["query"] }, { name: "distances", axes: ["distance"] }];
+  assert.deepEqual(written({ view: "measures", x: "entropy", y: "first_mass(4)", curve: "received" }, side({ measures })).slice(1), [
     'sample = run.sample("0")',
     'sample.measures["entropy"]',
     'sample.measures["first_mass(4)"]',
-    'sample[5, 1].measures["entropy"]',
+    "head = sample[5, 1]",
+    'head.measures["received"]',
   ]);
+  assert.equal(written({ view: "measures" }, side({ measures })).at(-1), 'head.measures["entropy"]'); // shown before one is chosen
+  assert.equal(written({ view: "measures" }, side({ measures: [] })).at(-1), "sample[5, 1]");
   assert.equal(written({ view: "map" }, side({ info: null })).at(-1), "head");
 });

@@ -14,7 +14,7 @@ for (const change of changes) {
     sample: samples[`${state.run}/${state.sample}`],
     place: () => ({ run: state.run, sample: state.sample, site: state.site, head: state.head }),
     headInfo: async ({ run, sample, site, head }) => heads[`${run}/${sample}/${site}/${head}`],
-    source: { ask: async (name, { run, sample }) => ({ head: samples[`${run}/${sample}`] }) },
+    source: { kind: "http", ask: async (name, { run, sample }) => ({ head: samples[`${run}/${sample}`] }) },
   };
   texts.push(await python(app));
 }

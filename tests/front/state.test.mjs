@@ -28,7 +28,7 @@ const FULL = {
   other: { run: 0, sample: 3, head: 2, site: "a,b.c" },
   mode: "minus",
   toward: "queries",
-  order: "-weight",
+  order: "token",
 };
 
 test("a link opens what it was made of", () => {

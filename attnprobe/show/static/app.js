@@ -14,7 +14,7 @@ import { createWatch } from "./watching.js";
 const KEPT = 200; // answers of `head` that are kept
 const TEXTS = 24; // sequences whose tokens are kept
 const POLL = 2000; // milliseconds between two looks at a run that has no sample yet
-const ELSEWHERE = ["view", "run", "sample", "site", "head", "box"]; // where these are others, an old error is none of theirs
+const MOVES = ["row", "column", "span"]; // a map that only moves leaves an error of its patches where it is
 const NO_LIMITS = { low: 1e-6, high: 1, max: 1 };
 
 /**
@@ -70,6 +70,10 @@ export async function createApp(element, answering, settings = {}) {
     onError,
     /** The address that opens what is shown. */
     link: () => address.link(),
+    /** Keys are then the view's own. */
+    focus: () => views.get(state.view)?.focus?.(),
+    /** The levels of what the view's maps show, as drawn last; of a view without maps none. */
+    levels: () => views.get(state.view)?.levels?.() ?? [],
     /** Whether nothing is waited for; what is shown is then all there is. */
     settled: () => bar !== null && source.waiting === 0,
   };
@@ -79,6 +83,7 @@ export async function createApp(element, answering, settings = {}) {
     const next = changed(from, changes);
     const names = difference(from, next);
     if (!names.size) return;
+    rest([...names].every((name) => MOVES.includes(name)));
     const moves = names.has("run") || names.has("sample");
     if (bar && (pending || moves)) {
       pending = next;
@@ -145,7 +150,6 @@ export async function createApp(element, answering, settings = {}) {
   }
 
   function tell(names) {
-    if (ELSEWHERE.some((name) => names.has(name)) && status.classList.contains("ap-wrong")) say("");
     if (["run", "sample", "site", "head"].some((name) => names.has(name))) look();
     if (["scale", "map", "low", "high", "skip"].some((name) => names.has(name))) repaint(names);
     if (names.has("view")) showView();
@@ -204,6 +208,11 @@ export async function createApp(element, answering, settings = {}) {
   function say(text, wrong = false) {
     status.textContent = text;
     status.classList.toggle("ap-wrong", wrong);
+  }
+
+  /** With the next action, what was said of the one before is over. */
+  function rest(keepsErrors = true) {
+    if (!(keepsErrors && status.classList.contains("ap-wrong"))) say("");
   }
 
   function onError(error) {
@@ -288,6 +297,7 @@ export async function createApp(element, answering, settings = {}) {
   bar = toolbar(app, VIEW_LIST);
   replace(root, bar.element, main, status);
   keyed.addEventListener("keydown", press);
+  root.addEventListener("click", (event) => status.contains(event.target) || rest(), { capture: true }); // before what the click says
   if (state.run !== opened[0] || state.sample !== opened[1]) await load(); // a link that was opened meanwhile
   fit();
   tell(new Set(Object.keys(START)));

@@ -38,6 +38,21 @@ export async function attended(app, place, toward, chosen) {
   return { weights: values, ranges: head.rows };
 }
 
+/**
+ * What is looked at before anything is chosen: the last token that was kept, which sees most.
+ * @param {object} app
+ * @param {object} place run, sample, site, head
+ * @param {string} toward "keys" (a query) or "queries" (a key)
+ * @returns {Promise<number>} of a head without weights, the last of the sample
+ */
+export async function lastKept(app, place, toward) {
+  const site = app.site(place.site);
+  if (!site.weights.includes(place.head)) return sides(site, toward).chosen.length - 1;
+  const info = await app.headInfo(place);
+  const range = toward === "keys" ? info.rows[info.rows.length - 1] : info.columns;
+  return Math.max(0, (range?.[1] ?? 1) - 1);
+}
+
 const BLOCKS = 16 * 256; // tokens that are asked for at once, so that other questions get their turn
 const known = new WeakMap();
 

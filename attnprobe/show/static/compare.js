@@ -5,7 +5,7 @@ import { button, h, replace } from "./dom.js";
 import { latest } from "./latest.js";
 import { rampOf } from "./lut.js";
 import { createMap } from "./map.js";
-import { nearest, neighbour, placeControls, placeInWords, samplesOf } from "./places.js";
+import { counterpart, nearest, placeControls, placeInWords, samplesOf } from "./places.js";
 import { agreement } from "./ranking.js";
 import { scaleMarks } from "./signedscale.js";
 
@@ -149,8 +149,15 @@ export function compareView(app) {
   function show() {
     visible = true;
     told = "";
-    if (app.state.other === null) app.set({ other: neighbour(app.sample, app.place()) });
+    if (app.state.other === null) begin().catch(app.onError);
     arrange();
+  }
+
+  /** Before anybody has chosen. */
+  async function begin() {
+    const from = JSON.stringify(app.place());
+    const place = await counterpart(app, samples);
+    if (visible && app.state.other === null && from === JSON.stringify(app.place())) app.set({ other: place });
   }
 
   function hide() {
@@ -159,7 +166,10 @@ export function compareView(app) {
     arrange();
   }
 
-  return { element, show, hide, update };
+  const focus = () => maps[shown[0]]?.focus();
+  const levels = () => shown.flatMap((name) => maps[name].levels());
+
+  return { element, show, hide, focus, levels, update };
 }
 
 /** What the colours of a difference mean. */

@@ -19,7 +19,7 @@ const PAUSE = 35; // milliseconds that a pointer rests before its token is asked
  * @param {object} app
  */
 export function linesView(app) {
-  const choice = picker(app, (_, position) => choose(position));
+  const choice = picker(app, (_, position) => choose(position), () => update(new Set(["query"])));
   const where = h("span", { class: "ap-faint" });
   const move = (by) => button(by < 0 ? "‹ earlier" : "later ›", () => turnPage(by), { title: by < 0 ? "Page Up" : "Page Down" });
   const resize = (by, text, title) => button(text, () => app.set({ span: windowSize(app.state.span) * by }), { title });
@@ -69,23 +69,18 @@ export function linesView(app) {
     });
   }
 
-  /** The centre of a side's stretch: where the map's viewport is, else the chosen token, else the beginning. */
+  /** A side's stretch is around where the map's viewport is, else around the token that is looked at, else at the beginning. */
   function stretch(side) {
-    const centre = app.state[side.centre] ?? app.state[side.name] ?? 0;
+    const centre = app.state[side.centre] ?? (side.name === now().chosen.name ? choice.at() : (app.state[side.name] ?? 0));
     return windowAround(centre, windowSize(app.state.span), side.length);
   }
 
-  const chosenAt = () => hovered ?? app.state[now().chosen.name] ?? last();
-
-  /** Before anything is chosen, the last token of the stretch is shown: it sees most. */
-  function last() {
-    return stretch(now().chosen)[1] - 1;
-  }
+  const chosenAt = () => hovered ?? choice.at();
 
   function steer(event) {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     const { chosen } = now();
-    const from = app.state[chosen.name] ?? last();
+    const from = choice.at();
     const [start, stop] = stretch(chosen);
     const steps = {
       ArrowLeft: () => from - 1,
@@ -288,5 +283,5 @@ export function linesView(app) {
     hovered = null;
   }
 
-  return { element, show, hide, update };
+  return { element, show, hide, focus: () => active().element.focus({ preventScroll: true }), update };
 }

@@ -178,6 +178,8 @@ export function createMap(app, { places, title = () => "" }) {
       shown = false;
       shared.followers.delete(frame);
     },
+    focus: () => stage.focus({ preventScroll: true }),
+    levels: () => [counts.level],
     update(changed) {
       if (["row", "column", "span"].some((name) => changed.has(name))) shared.adopt();
       subjects.follow(places(), changed);

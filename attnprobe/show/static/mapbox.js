@@ -16,6 +16,8 @@ export function mapWithBox(app) {
     element: h("div", { class: "ap-mapbox" }, map.element, box.element),
     show: () => each("show"),
     hide: () => each("hide"),
+    focus: () => map.focus(),
+    levels: () => map.levels(),
     update: (changed) => each("update", changed),
   };
 }

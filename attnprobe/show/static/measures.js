@@ -5,7 +5,7 @@ import { curveSpec, histogramSpec } from "./curves.js";
 import { button, h, labelled, options, select } from "./dom.js";
 import { groupsOf, headsOf } from "./grid.js";
 import { scatterSpec } from "./scatter.js";
-import { curveMeasures, pick, remembering, rowsOf } from "./series.js";
+import { curveMeasures, pick, remembering, rowsOf, shownCurve } from "./series.js";
 
 const NONE = 'No measures were recorded. Record them with measures="default" in Python, or --keep measures on the command line.';
 const CONCERNS = ["run", "sample", "site", "head", "curve", "x", "y", "colours", "shown"];
@@ -20,7 +20,7 @@ export function measuresView(app) {
   curves.element.classList.add("ap-wide");
   const none = h("p", { class: "ap-note", text: NONE, hidden: true });
   const charts = h("div", { class: "ap-charts" }, curves.element, distances.element, scatter.element);
-  const element = h("div", { class: "ap-measures" }, bar, none, charts);
+  const element = h("div", { class: "ap-measures", tabIndex: -1 }, bar, none, charts);
 
   const source = remembering(app.source, 4);
   let [sample, groups, heads, scores] = [null, [], [], null];
@@ -31,7 +31,7 @@ export function measuresView(app) {
     const names = Object.keys(scores ?? {});
     const first = pick(names, app.state.x, ["previous", "first_mass(1)"], 0);
     return {
-      curve: pick(curveMeasures(sample).map((one) => one.name), app.state.curve, ["entropy", "max"], 0),
+      curve: shownCurve(sample, app.state.curve),
       x: first,
       y: pick(names, app.state.y, ["induction", "duplicate", "entropy"].filter((name) => name !== first), 1),
     };
@@ -124,5 +124,5 @@ export function measuresView(app) {
     if (CONCERNS.some((name) => changed.has(name))) draw().catch(app.onError);
   }
 
-  return { element, show() {}, hide() {}, update };
+  return { element, show() {}, hide() {}, focus: () => element.focus({ preventScroll: true }), update };
 }

@@ -139,7 +139,8 @@ export function overviewView(app) {
       scores && Object.hasOwn(scores, measure)
         ? byRank(ranked(heads, (item) => scoreOf(scores, measure, item.site, item.head), up), width, height, strip)
         : byPlace(groups, width, height, strip);
-    focused = here ? numberOf(here.site, here.head) : -1;
+    const near = canvas.matches(":focus") ? Math.max(0, numberOf(app.state.site, app.state.head)) : -1; // it had the focus before there was a cell
+    focused = here ? numberOf(here.site, here.head) : near;
     over = -1;
     sizer.style.width = `${layout.width}px`;
     sizer.style.height = `${layout.height}px`;
@@ -280,7 +281,7 @@ export function overviewView(app) {
     paint();
   }
 
-  return { element, show() {}, hide: () => tip.hide(), update };
+  return { element, show() {}, hide: () => tip.hide(), focus: () => canvas.focus({ preventScroll: true }), update };
 }
 
 function sortOf(sort) {

@@ -1,6 +1,6 @@
 /** Chooses a token: which way to look, and a position or a token that is typed. Shared by the lines and the table. */
 
-import { allTokens, sides } from "./attended.js";
+import { allTokens, lastKept, sides } from "./attended.js";
 import { button, h, replace } from "./dom.js";
 import { meant } from "./ordering.js";
 import { cut, inQuotes, running } from "./shown.js";
@@ -12,9 +12,10 @@ const AROUND = 4; // tokens of context on each side
  * Build one.
  * @param {object} app
  * @param {(name: string, position: number) => void} take called with "query" or "key" and what is chosen of it
- * @returns {{element: HTMLElement, update(): void, step(by: number): void}}
+ * @param {() => void} learned called when `at` is another because more is known of the head
+ * @returns {{element: HTMLElement, update(): void, step(by: number): void, at(): number}}
  */
-export function picker(app, take = (name, position) => app.set({ [name]: position })) {
+export function picker(app, take = (name, position) => app.set({ [name]: position }), learned = () => {}) {
   const ways = [
     ["keys", "what it attends to", "Weights of one query over all keys: a row of the map"],
     ["queries", "what attends to it", "Weights of all queries on one key: a column of the map"],
@@ -51,7 +52,32 @@ export function picker(app, take = (name, position) => app.set({ [name]: positio
   let known = null; // what was chosen when this was last updated
   let offered = ""; // the sequence whose places are offered
 
+  let usual = { of: "", at: 0 }; // what is looked at before anything is chosen, and of which head
+
   const now = () => sides(app.site(), app.state.toward);
+
+  /** The token that is looked at: the chosen one, else the last that was kept. */
+  function at() {
+    const { chosen } = now();
+    return app.state[chosen.name] ?? Math.min(usualAt(), chosen.length - 1);
+  }
+
+  function usualAt() {
+    const { toward } = app.state;
+    const place = app.place();
+    const of = JSON.stringify([place, toward]);
+    if (usual.of !== of) {
+      const mine = (usual = { of, at: now().chosen.length - 1 });
+      const take = (last) => {
+        if (usual !== mine || last === mine.at) return;
+        mine.at = last;
+        update();
+        learned();
+      };
+      lastKept(app, place, toward).then(take, app.onError);
+    }
+    return usual.at;
+  }
 
   /** Look the other way, at the same token where both are of one sequence. */
   function turn(toward) {
@@ -68,8 +94,7 @@ export function picker(app, take = (name, position) => app.set({ [name]: positio
 
   function step(by) {
     const { chosen } = now();
-    const from = app.state[chosen.name];
-    const to = from === null ? 0 : from + by;
+    const to = at() + by;
     if (to >= 0 && to < chosen.length) take(chosen.name, to);
   }
 
@@ -119,19 +144,19 @@ export function picker(app, take = (name, position) => app.set({ [name]: positio
   function update() {
     const { state } = app;
     const { chosen } = now();
-    const at = state[chosen.name];
+    const here = at();
     const of = JSON.stringify([state.run, state.sample, chosen.sequence]);
     if (of !== offered) replace(list); // places of another text
     offered = of;
     for (const way of ways) way.setAttribute("aria-pressed", String(way.dataset.value === state.toward));
     label.textContent = chosen.name;
-    if (input !== input.getRootNode().activeElement || at !== known) input.value = at ?? ""; // what is being typed stays
-    known = at;
+    if (input !== input.getRootNode().activeElement || here !== known) input.value = here; // what is being typed stays
+    known = here;
     input.placeholder = "position or token";
-    earlier.disabled = at === null || at < 1;
-    later.disabled = at !== null && at >= chosen.length - 1;
-    text.textContent = at === null ? "" : cut(app.tokens(state.run, state.sample, chosen.sequence).at(at), 32);
+    earlier.disabled = here < 1;
+    later.disabled = here >= chosen.length - 1;
+    text.textContent = cut(app.tokens(state.run, state.sample, chosen.sequence).at(here), 32);
   }
 
-  return { element, update, step };
+  return { element, update, step, at };
 }

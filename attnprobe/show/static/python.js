@@ -1,8 +1,9 @@
 /** What is looked at, as lines of Python that give the same numbers. */
 
 import { quoted, slice } from "./quoting.js";
+import { shownCurve } from "./series.js";
 
-const PIXELS = 1024; // cells across which a map is read; more of them are pooled
+const PIXELS = 1024; // cells across which a map is read where no level was drawn; more of them are pooled
 
 /**
  * The lines, for the clipboard.
@@ -14,7 +15,8 @@ export async function python(app) {
   const place = app.place();
   const sides = [await known(app, place)];
   if (state.view === "compare" && state.other !== null) sides.push(await known(app, state.other));
-  return lines(state, sides);
+  const levels = app.levels?.() ?? [];
+  return lines(state, sides.map((side, i) => ({ ...side, level: levels[i] ?? levels[0] ?? null })));
 }
 
 /** What the lines need to know of a place. */
@@ -24,14 +26,29 @@ async function known(app, place) {
   const of = current ? app.sample : (await app.source.ask("sample", { run, sample })).head;
   const one = of.sites.find(({ key }) => key === site) ?? null;
   const weights = one !== null && one.weights.includes(head);
-  return { path: app.runs[run].path ?? null, run, sample, id: of.id, sites: of.sites, site: one, head, info: weights ? await app.headInfo(place) : null };
+  const { path = null, name } = app.runs[run];
+  const away = app.source.kind === "file"; // a file is sent to others, and knows no more than the name
+  return {
+    path: away ? (path ?? name) : path,
+    away,
+    run,
+    sample,
+    id: of.id,
+    sites: of.sites,
+    measures: of.measures,
+    site: one,
+    head,
+    info: weights ? await app.headInfo(place) : null,
+  };
 }
 
 /**
  * The same, of plain facts. Pure.
  * @param {object} state
- * @param {{path: string|null, run: number, sample: number, id: string, sites: object[], site: object|null, head: number, info: object|null}[]} sides
- *   the place that is looked at, and in a comparison the other one
+ * @param {{path: string|null, away: boolean, run: number, sample: number, id: string, sites: object[], measures: object[],
+ *   site: object|null, head: number, info: object|null, level: number|null}[]} sides
+ *   the place that is looked at, and in a comparison the other one; `away`: where the run lies is not known; `level`: what
+ *   was drawn of it
  * @returns {string}
  */
 export function lines(state, sides) {
@@ -49,9 +66,10 @@ export function lines(state, sides) {
 
 const ended = (parts) => `${parts.join("\n")}\n`;
 
-/** A run in memory has no path: it is the recorder's. */
+/** A run in memory has no path: it is the recorder's. Where one lies that a file was made of, the file does not tell. */
 function opened(side) {
-  return side.path === null ? "rec.run  # it lies in memory, where it was recorded" : `ap.open(${quoted(side.path)})`;
+  if (side.path === null) return "rec.run  # it lies in memory, where it was recorded";
+  return `ap.open(${quoted(side.path)})${side.away ? "  # put in the run's directory" : ""}`;
 }
 
 /** A layer's number where it names one site, else the module's name. */
@@ -75,7 +93,8 @@ function measured(state, side) {
   for (const name of new Set(names.filter((one) => one !== ""))) parts.push(`sample.measures[${quoted(name)}]`);
   if (side.site === null) return parts;
   const where = `${siteName(side.site, side.sites)}, ${side.head}`;
-  if (state.view === "measures" && state.curve !== "") parts.push(`sample[${where}].measures[${quoted(state.curve)}]`);
+  const curve = state.view === "measures" ? shownCurve(side, state.curve) : "";
+  if (curve !== "") parts.push(`head = sample[${where}]`, `head.measures[${quoted(curve)}]`);
   if (parts.length === 1) parts.push(`sample[${where}]`);
   return parts;
 }
@@ -86,7 +105,7 @@ function read(state, side, name) {
   if (info === null) return [name];
   if (state.view === "lines" || state.view === "table") return [attends(state, info, name)];
   const box = state.view === "map" ? state.box : null;
-  const parts = [`weights = ${area(box ?? visible(state, info.shape), info, name, state.how)}`];
+  const parts = [`weights = ${area(box ?? visible(state, info.shape), info, name, state.how, box === null ? side.level : null)}`];
   if (box !== null) parts.push("weights.sum(axis=1).mean()  # what a query of the box puts on its keys");
   return parts;
 }
@@ -100,8 +119,9 @@ function attends(state, info, name) {
 function compared(state, first, second) {
   if (first.info === null || second.info === null) return ["head, other"];
   const box = visible(state, first.info.shape);
+  const part = (bounds, side, name) => area(bounds, side.info, name, state.how, side.level);
   const alike = first.info.shape.join() === second.info.shape.join();
-  const [one, two] = [area(box, first.info, "head", state.how), area(alike ? box : visible(state, second.info.shape), second.info, "other", state.how)];
+  const [one, two] = [part(box, first, "head"), part(alike ? box : visible(state, second.info.shape), second, "other")];
   return state.mode === "minus" && alike ? [`difference = ${one} - ${two}`] : [`left = ${one}`, `right = ${two}`];
 }
 
@@ -116,11 +136,11 @@ export function visible(state, shape) {
   return [...side(state.row, shape[0]), ...side(state.column, shape[1])];
 }
 
-/** How to read a part of a map: weights, or cells where there are many; NaN where not all was kept. */
-function area([top, bottom, left, right], info, name, how) {
+/** How to read a part of a map: at the level that was drawn, else cells where there are many weights; NaN where not all was kept. */
+function area([top, bottom, left, right], info, name, how, drawn) {
   const [queries, keys] = info.shape;
   const most = Math.max(bottom - top, right - left);
-  const level = Math.min(info.last, Math.max(0, Math.ceil(Math.log2(most / PIXELS))));
+  const level = Math.min(info.last, drawn ?? Math.max(0, Math.ceil(Math.log2(most / PIXELS))));
   const inside = (ranges, start, stop) => ranges.some(([first, last]) => first <= start && stop <= last);
   if (level === 0 && inside(info.rows, top, bottom) && inside([info.columns], left, right)) {
     return `${name}[${slice(top, bottom, queries)}, ${slice(left, right, keys)}]`;

@@ -11,6 +11,11 @@ export function pick(names, chosen, wanted, place) {
   return wanted.find((name) => names.includes(name)) ?? names[Math.min(place, names.length - 1)] ?? "";
 }
 
+/** The curve that is shown where a name was chosen, or none (""). */
+export function shownCurve(sample, chosen) {
+  return pick(curveMeasures(sample).map(({ name }) => name), chosen, ["entropy", "max"], 0);
+}
+
 /**
  * A measure of all heads, and exactly of the one at `place`, which is `{run, sample, site, head}`.
  *

@@ -56,7 +56,7 @@ const FIELDS = {
   other: [null, orNull(place)],
   mode: ["beside", one(MODES)],
   toward: ["keys", one(TOWARD)], // lines, table: what a query attends to (a row), or what attends to a key (a column)
-  order: ["position", one(ORDERS)], // of the table; "-" for the last or the largest first
+  order: ["-weight", one(ORDERS)], // of the table; "-" for the last or the largest first
 };
 
 /** The state in which a run opens. */

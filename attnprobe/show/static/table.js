@@ -1,6 +1,6 @@
 /** The table of one row or column: position, token, weight, bar. */
 
-import { allTokens, attended, sides } from "./attended.js";
+import { allTokens, attended, lastKept, sides } from "./attended.js";
 import { bar } from "./bars.js";
 import { button, copyText, h, replace } from "./dom.js";
 import { latest } from "./latest.js";
@@ -73,7 +73,7 @@ export function tableView(app) {
     const wanted = app.state[chosen.name];
     questions.ask(
       async () => {
-        const at = wanted ?? (await lastKept(place, toward));
+        const at = wanted ?? (await lastKept(app, place, toward));
         return { ...(await attended(app, place, toward, at)), at, toward };
       },
       (arrived) => {
@@ -83,13 +83,6 @@ export function tableView(app) {
         arrange();
       },
     );
-  }
-
-  /** Before anything is chosen, the last token that was kept. */
-  async function lastKept(place, toward) {
-    const info = await app.headInfo(place);
-    const range = toward === "keys" ? info.rows[info.rows.length - 1] : info.columns;
-    return Math.max(0, (range?.[1] ?? 1) - 1);
   }
 
   function refused(error) {
@@ -210,5 +203,5 @@ export function tableView(app) {
     else if (answer !== null && any(["tokens", "colours"])) fill();
   }
 
-  return { element, show() {}, hide: () => questions.drop(), update };
+  return { element, show() {}, hide: () => questions.drop(), focus: () => scroller.focus({ preventScroll: true }), update };
 }

@@ -2,6 +2,7 @@
 
 import { button, copyText, h, labelled, options, select } from "./dom.js";
 import { COLOUR_MAPS } from "./state.js";
+import { runNames } from "./places.js";
 import { python } from "./python.js";
 
 const SCALES = [
@@ -82,7 +83,7 @@ export function toolbar(app, views) {
       tab.tabIndex = current ? 0 : -1;
     }
     runLabel.hidden = runs.length < 2;
-    if (run.options.length !== runs.length) options(run, runs.map((one, at) => [at, one.title ?? one.name]), state.run);
+    if (run.options.length !== runs.length) options(run, runNames(runs).map((name, at) => [at, name]), state.run);
     run.value = state.run;
     const samples = runs[state.run].samples;
     sampleLabel.hidden = samples < 2;
@@ -116,8 +117,10 @@ export function toolbar(app, views) {
     }
     if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest?.("input, select, textarea")) return;
     const view = views[Number(event.key) - 1];
-    if (view) app.set({ view: view.name });
-    else if (event.key === "]" || event.key === "[") head.step(event.key === "]" ? 1 : -1);
+    if (view) {
+      app.set({ view: view.name });
+      app.focus();
+    } else if (event.key === "]" || event.key === "[") head.step(event.key === "]" ? 1 : -1);
     else if (event.key === "}" || event.key === "{") layer.step(event.key === "}" ? 1 : -1);
   }
 
