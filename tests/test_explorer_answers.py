@@ -18,6 +18,7 @@ from attnprobe.codes import as_float32, decode, encode
 from attnprobe.explorer import cells, mass, numbers, opened, scores, thumbnails
 from attnprobe.explorer.answers import QUESTIONS, Answers
 from attnprobe.explorer.frames import Answer, bfloat16
+from attnprobe.explorer.pieces import pieces_of
 from attnprobe.fields import Block, Field, Sample, Site, TokenSequence
 from attnprobe.pyramid import PATCH
 from attnprobe.store.base import Manifest
@@ -231,8 +232,9 @@ def test_samples_are_listed_in_part(tmp_path: Path) -> None:
 
 def test_tokens_are_on_one_line_and_not_long(made: Made) -> None:
     head, _ = of(made.answers, "tokens", sequence="main", start=2, stop=6)
-    assert head["tokens"] == ["Ġ2", "\\x1b\\n", "x" * 200 + "…", "Ġ5"]
-    assert of(made.answers, "tokens", sequence="source", start=38, stop=256)[0]["tokens"] == ["38", "39"]
+    assert head["tokens"] == ["Ġ2", "\\x1b\\n", "x" * 200 + "…", "Ġ5"] == head["texts"]
+    head, _ = of(made.answers, "tokens", sequence="source", start=38, stop=256)
+    assert head == {"tokens": ["38", "39"], "texts": None}
     params = {"run": 0, "sample": 0, "sequence": "../main", "start": 0, "stop": 4}
     assert "no sequence '../main'; there are main, source" in refused(made.answers, "tokens", params)
 
@@ -244,6 +246,44 @@ def test_tokens_without_text_tell_which_come_again() -> None:
     head, _ = of(run, "tokens", sequence="main", start=7, stop=11)
     assert head["tokens"] == ["~7", "~8", "~0", "~1"] == list(run.sample(0).tokens[7:11])
     assert ask(Answers.of([run]), "runs")[0]["runs"][0]["text"] is False
+
+
+def test_texts_of_tokens_are_the_text(tmp_path: Path) -> None:
+    """Whichever way the tokens were cut into blocks, and whatever characters are made of several tokens."""
+    text = "emoji 🙂 naïve 中文 👩\u200d🚀 \x1b[0m\na\tb"
+    model, tokenizer = demo.load()
+    with ap.record(model, tokenizer, to=tmp_path / "run") as recorder:
+        model(**tokenizer(text, return_tensors="pt"))
+    run = recorder.run
+    assert max(map(ord, "".join(run.samples[0].main.texts))) == 0xFFFD, "parts of characters alone are broken"
+    length = run.samples[0].main.length
+    whole, _ = of(run, "tokens", sequence="main", start=0, stop=length)
+    assert "".join(whole["texts"]) == text.replace("\u200d", "\\u200d").replace("\x1b", "\\x1b").replace(
+        "\n", "\\n"
+    ).replace("\t", "\\t")
+    at = whole["texts"].index("🙂")
+    assert whole["texts"][at - 1] == "" and whole["tokens"][at - 1] not in ("", "🙂")
+    assert len(whole["texts"]) == length == len(whole["tokens"])
+    parts = [of(run, "tokens", sequence="main", start=i, stop=i + 1)[0]["texts"] for i in range(length)]
+    assert [text for part in parts for text in part] == whole["texts"]
+
+
+@pytest.mark.parametrize(
+    ("tokens", "texts", "pieces"),
+    [
+        (("▁Hello", "▁wor", "ld", "▁"), ("Hello", "wor", "ld", ""), (" Hello", " wor", "ld", " ")),
+        (("▁a", "<0xC3>", "<0xA9>", "<0x21>"), ("a", "\ufffd", "\ufffd", "!"), (" a", "", "é", "!")),
+        (("Ġð", "ŁĻ", "x"), (" \ufffd", "\ufffd", "x"), (" ", "\ufffd", "x")),  # never finished
+        (("Ã", "中", "©"), ("\ufffd", "\ufffd", "\ufffd"), ("\ufffd", "\ufffd", "\ufffd")),  # one tells no bytes
+        (("a", "", "b"), ("a", "", "b"), ("a", "[1]", "b")),
+        (None, ("a", "\ufffd"), ("a", "\ufffd")),
+        (("a",), None, None),
+        ((), (), ()),
+    ],
+)
+def test_pieces_make_up_the_text(tokens: Any, texts: Any, pieces: Any) -> None:
+    length = len(tokens if texts is None else texts)
+    assert pieces_of(TokenSequence(length, None, tokens, texts)) == pieces
 
 
 def test_half_of_a_surrogate_pair_is_sent() -> None:

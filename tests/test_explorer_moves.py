@@ -313,3 +313,107 @@ def test_what_was_said_is_gone_with_the_next_action(chromium: Any, url: str) -> 
         assert wrong(opened) == "not to be had"  # a map that moves may have just met it
         opened.evaluate(f"() => {APP}.set({{ query: 5 }})")
         assert wrong(opened) == ""
+
+
+@pytest.fixture(scope="module")
+def letters(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The bundled model on words that its tokens cut, and characters that are several of them."""
+    path = tmp_path_factory.mktemp("moves") / "letters"
+    model, tokenizer = demo.load()
+    text = "emoji 🙂 naïve 中文 paint, a painter and the paint.\nThe night"
+    with ap.record(model, tokenizer, to=path, keep=[ap.Weights(), ap.Measures()]):
+        model(**tokenizer(text, return_tensors="pt"))
+    with served([path]) as address:
+        yield address
+
+
+def test_running_text_is_the_text_and_parts_of_characters_can_be_pointed_at(chromium: Any, letters: str) -> None:
+    with page(chromium, f"{letters}#view=lines&query=3") as opened:
+        settled(opened)
+        text = opened.locator(".ap-text:visible")
+        assert text.text_content().startswith("emoji 🙂 naïve 中文 paint, a painter and the paint.↵The")
+        thin = text.locator(".ap-thin").first
+        at = int(thin.get_attribute("data-at"))
+        assert thin.get_attribute("title") == f"{at}: ð"  # as the tokenizer shows it
+        box = thin.bounding_box()
+        assert box["width"] >= 4 and box["height"] >= 8
+        thin.click()
+        settled(opened)
+        assert state(opened)["query"] == at
+        assert thin.get_attribute("aria-selected") == "true"
+
+
+@pytest.mark.parametrize("view", ["lines", "table"])
+def test_words_of_several_tokens_are_found_in_the_text(chromium: Any, letters: str, view: str) -> None:
+    with page(chromium, f"{letters}#view={view}&query=40&toward=keys") as opened:
+        settled(opened)
+        field = opened.locator("input[name=token]:visible")
+
+        def search(words: str) -> str:
+            field.fill(words)
+            field.press("Enter")
+            settled(opened)
+            said: str = opened.locator(".ap-status").text_content()
+            return said
+
+        assert "“\u2068paint\u2069”: 3 places; choose one" in search("paint")
+        places = opened.locator(".ap-place:visible")
+        # Tokens are whole: the second is of the word "painter", the end of which is one token with the end of "paint".
+        assert [one.strip() for one in places.locator(".ap-here").all_text_contents()] == ["paint", "painter", "paint"]
+        tokens = opened.evaluate(f"() => {APP}.tokens(0, 0, {APP}.site().queries).pieces(0, 1000)")
+        places.nth(2).click()
+        settled(opened)
+        chosen = state(opened)["query"]
+        assert "".join(tokens[: chosen + 1]).endswith("and the paint")
+        search("and the paint.\t")  # one place is chosen at once
+        assert state(opened)["query"] == chosen + 1
+        search("中文")
+        assert "".join(tokens[: state(opened)["query"] + 1]).endswith(" 中文")
+        said = search("painzz")
+        assert "is not in this text" in said and "near are “\u2068" in said
+        assert opened.locator(".ap-place:visible").count() == 0
+
+
+def test_a_kind_that_no_head_is_of_names_the_nearest(chromium: Any, letters: str) -> None:
+    with page(chromium, letters) as opened:
+        settled(opened)
+        opened.locator(".ap-kinds section").first.wait_for()
+        scores = opened.evaluate(f"async () => (await {APP}.source.ask('scores', {{ run: 0, sample: 0 }})).head.scores")
+        words = opened.locator(".ap-kinds section").all_text_contents()
+        none = 0
+        for measure, name in (("induction", "induction"), ("duplicate", "duplicate"), ("previous", "previous-token")):
+            every = [one for site in scores[measure]["values"].values() for one in site if one is not None]
+            (said,) = [one[1:] for one in words if one[1:].startswith(name)]
+            if max(every) <= 0.4:
+                none += 1
+                assert "none above 0.4; most:" in said
+                assert abs(float(said.split()[-1]) - max(every)) < 0.006
+                assert not said.startswith(f"{name} 0")
+            else:
+                assert "none above" not in said
+        assert none > 0, "this text has a kind without a head"
+        nearest = opened.locator(".ap-chips", has_text="none above 0.4").first.locator("button")
+        label = nearest.text_content().split()[0]
+        nearest.click()
+        settled(opened)
+        now = state(opened)
+        site = opened.evaluate(f"() => {APP}.site()")
+        assert (now["view"], f"L{site['layer']}H{now['head']}") == ("map", label)
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_a_legend_tells_zero_from_what_was_not_kept(chromium: Any, letters: str, theme: str) -> None:
+    with page(chromium, f"{letters}#view=map", color_scheme=theme) as opened:
+        settled(opened)
+        legend = opened.locator(".ap-map-legend:visible")
+        low, zero, kept = (legend.locator("> span").nth(i) for i in range(3))
+        assert [zero.text_content(), kept.text_content()] == ["zero", "not kept"]
+        assert "first colour" in low.get_attribute("title")
+        fill = "one => { const { backgroundColor, backgroundImage } = getComputedStyle(one); return [backgroundColor, backgroundImage]; }"
+        page_colour = opened.locator(".attnprobe").evaluate(fill)[0]
+        assert zero.locator("i").evaluate(fill) == [page_colour, "none"]
+        assert "gradient" in kept.locator("i").evaluate(fill)[1]
+        opened.evaluate(f"() => {APP}.set({{ high: 0.25 }})")
+        settled(opened)
+        opened.wait_for_timeout(100)
+        assert low.text_content().endswith("0.25")

@@ -9,6 +9,7 @@ from attnprobe.errors import SelectionError
 from attnprobe.explorer.asked import Asked
 from attnprobe.explorer.frames import Answer
 from attnprobe.explorer.opened import View
+from attnprobe.explorer.pieces import pieces_of
 from attnprobe.fields import Site
 from attnprobe.held import MEAN, Held, dtypes_of, is_measure
 from attnprobe.measured import in_order, units_of
@@ -125,21 +126,30 @@ def _labels(held: Mapping[Site, Held]) -> dict[Site, str]:
 
 
 def tokens(asked: Asked) -> Answer:
-    """What some tokens are called, without control characters."""
+    """What some tokens are called, and the texts that they stand for, without control characters."""
     name, sequences = asked.text("sequence"), asked.sample.sample.sequences
     if name not in sequences:
         raise SelectionError(f"there is no sequence {name!r}; there are {', '.join(sequences)}")
     sequence, span = sequences[name], _span(asked, sequences[name].length)
     if sequence.tokens is None and sequence.ids is None:  # then nothing vouches for its length
-        return Answer({"tokens": [str(position) for position in range(span.start, span.stop)]})
-    return Answer({"tokens": [_short(one) for one in asked.view.labels(asked.sample, name)[span]]})
+        return Answer({"tokens": [str(position) for position in range(span.start, span.stop)], "texts": None})
+    labels = asked.view.labels(asked.sample, name)[span]
+    texts: tuple[str, ...] | None = asked.view.made.get(
+        ("texts", asked.sample.sample.index, name), lambda: pieces_of(sequence)
+    )
+    return Answer(
+        {
+            "tokens": [_short(one) for one in labels],
+            "texts": None if texts is None else [_short(one) for one in texts[span]],
+        }
+    )
 
 
 def _span(asked: Asked, length: int) -> slice:
     """From `start` to `stop`, as far as there is something."""
     start, stop = asked.number("start"), asked.number("stop")
     if not start <= stop <= start + MOST:
-        raise SelectionError(f"from {start} to {stop}: give start, and stop at most {MOST:,} behind it")
+        raise SelectionError(f"from {start} to {stop}: give start, and stop at most {MOST:,} after it")
     return slice(min(start, length), min(stop, length))
 
 

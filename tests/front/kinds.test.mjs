@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { test } from "node:test";
 
-import { KINDS, kindsOf, limitsOf, measuredKinds, scoreOf } from "../../attnprobe/show/static/kinds.js";
+import { KINDS, kindsOf, limitsOf, measuredKinds, ofKind, scoreOf } from "../../attnprobe/show/static/kinds.js";
 
 const SCORES = {
   previous: { unit: "mass", values: { a: [0.9, 0.4, null], b: [0.1] } },
@@ -37,6 +37,15 @@ test("a kind is above its threshold, not at it; a missing number names none", ()
   assert.deepEqual(names("b", 0), []);
   assert.deepEqual(names("elsewhere", 0), []);
   assert.deepEqual(measuredKinds(SCORES).map((kind) => kind.letter), ["I", "P"]);
+});
+
+test("where no head passes, the one with most is told; where one does, it is enough", () => {
+  const heads = [["a", 0], ["a", 1], ["a", 2], ["b", 0]].map(([site, head]) => ({ site, head }));
+  const names = ({ found, most }) => [found.map(({ site, head }) => site + head), most && most.site + most.head];
+  const [induction, previous] = KINDS;
+  assert.deepEqual(names(ofKind(induction, heads, SCORES)), [["a2", "a0"], null]);
+  assert.deepEqual(names(ofKind(previous, heads.slice(1), SCORES)), [[], "a1"]);
+  assert.deepEqual(names(ofKind(previous, [heads[2]], SCORES)), [[], null], "it has no score");
 });
 
 test("a score that is not there is null, also of names that every object has", () => {

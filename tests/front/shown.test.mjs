@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { edgeOf, gutterOf, way } from "../../attnprobe/show/static/arcs.js";
 import { latest } from "../../attnprobe/show/static/latest.js";
-import { cut, inkOn, levelOf, running, shadeOf } from "../../attnprobe/show/static/shown.js";
+import { asText, called, cut, inkOn, levelOf, running, shadeOf, textTitle } from "../../attnprobe/show/static/shown.js";
 
 test("marks of spaces and line ends are what they mean in running text", () => {
   assert.deepEqual(running("Ġexplore", 3), { text: " explore", breaks: false });
@@ -11,6 +11,18 @@ test("marks of spaces and line ends are what they mean in running text", () => {
   assert.deepEqual(running(".\\n", 3), { text: ".↵", breaks: true });
   assert.deepEqual(running("", 17), { text: "[17]", breaks: false });
   assert.deepEqual(running("</script><img onerror=alert(1)>", 1), { text: "</script><img onerror=alert(1)>", breaks: false });
+});
+
+test("running text is of the tokens' texts where they are known", () => {
+  assert.deepEqual(asText("ðŁĻĤ", "🙂", 3), { text: "🙂", breaks: false });
+  assert.deepEqual(asText("ð", "", 3), { text: "", breaks: false });
+  assert.deepEqual(asText("Ċ", "\\n", 3), { text: "↵", breaks: true });
+  assert.deepEqual(asText("Ġa", null, 3), running("Ġa", 3));
+  assert.deepEqual(asText("Ġ", "Ġ", 3).text, "Ġ", "a letter of the text is no mark");
+  const tokens = { at: (i) => ["Ġa", "ð", "b"][i], textAt: (i) => [" a", "", null][i] };
+  assert.deepEqual([0, 1, 2].map((i) => called(tokens, i)), [" a", "ð", "b"]);
+  assert.equal(textTitle("b", "b"), "b");
+  assert.match(textTitle("Ġé", " é"), /^Ġé: “.* é.*”$/u);
 });
 
 test("what is long is cut between letters, never inside of one", () => {

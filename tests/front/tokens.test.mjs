@@ -45,6 +45,24 @@ for (const [start, stop] of [
   });
 }
 
+test("texts come with the tokens: null until they are here, empty where a character is not finished", async () => {
+  const source = { ask: async () => ({ head: { tokens: ["ð", "Ł", "Ġa"], texts: ["", "🙂", " a"] } }) };
+  const tokens = tokensOf(source, 0, 0, "main", 3, { arrived() {}, failed: assert.fail });
+  assert.equal(tokens.textAt(0), null);
+  await new Promise(setImmediate);
+  assert.deepEqual([-1, 0, 1, 2, 3].map(tokens.textAt), [null, "", "🙂", " a", null]);
+  assert.deepEqual(await tokens.pieces(1, 3), ["🙂", " a"]);
+});
+
+test("where no texts are known, pieces are of tokens without their marks", async () => {
+  const source = { ask: async () => ({ head: { tokens: ["Ġa", "▁b", "Ċ"], texts: null } }) };
+  const tokens = tokensOf(source, 0, 0, "main", 3, { arrived() {}, failed: assert.fail });
+  assert.deepEqual(await tokens.pieces(0, 3), [" a", " b", "\\n"]);
+  tokens.at(0);
+  await new Promise(setImmediate);
+  assert.equal(tokens.textAt(0), null);
+});
+
 test("a block that failed is told once, and is not asked for without end", async () => {
   const failures = [];
   let asked = 0;

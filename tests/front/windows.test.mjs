@@ -22,7 +22,7 @@ test("what is outside of a stretch is summed, and its largest weight found", () 
   const found = parts(weights, (i) => i + 10, 12, 15);
   assert.deepEqual(found.before, { mass: 0.375, at: 10, weight: 0.25, count: 2 });
   assert.deepEqual(found.inside, { mass: 0.5, at: 13, weight: 0.5, count: 3 });
-  assert.deepEqual(found.behind, { mass: 0.125, at: 15, weight: 0.0625, count: 2 });
+  assert.deepEqual(found.after, { mass: 0.125, at: 15, weight: 0.0625, count: 2 });
 });
 
 test("the largest weights come first, ties in order of position, and neither zero nor NaN among them", () => {

@@ -54,7 +54,7 @@ export async function lastKept(app, place, toward) {
 }
 
 const BLOCKS = 16 * 256; // tokens that are asked for at once, so that other questions get their turn
-const known = new WeakMap();
+const known = { range: new WeakMap(), pieces: new WeakMap() };
 
 /**
  * All tokens of a sequence, asked for once.
@@ -62,19 +62,28 @@ const known = new WeakMap();
  * @returns {Promise<string[]>}
  */
 export function allTokens(tokens) {
-  let found = known.get(tokens);
+  return all(tokens, "range");
+}
+
+/** The same as text: a piece of it for each token. */
+export function allPieces(tokens) {
+  return all(tokens, "pieces");
+}
+
+function all(tokens, way) {
+  let found = known[way].get(tokens);
   if (found === undefined) {
-    found = read(tokens);
-    found.catch(() => known.delete(tokens));
-    known.set(tokens, found);
+    found = read(tokens, way);
+    found.catch(() => known[way].delete(tokens));
+    known[way].set(tokens, found);
   }
   return found;
 }
 
-async function read(tokens) {
+async function read(tokens, way) {
   const parts = [];
   for (let start = 0; start < tokens.length; start += BLOCKS) {
-    parts.push(await tokens.range(start, Math.min(tokens.length, start + BLOCKS)));
+    parts.push(await tokens[way](start, Math.min(tokens.length, start + BLOCKS)));
   }
   return parts.flat();
 }

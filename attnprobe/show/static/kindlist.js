@@ -1,10 +1,10 @@
 /** Which heads are of which kind, in words and buttons, beside the overview. */
 
 import { button, h, replace } from "./dom.js";
-import { KINDS, kindsOf, measuredKinds, scoreOf } from "./kinds.js";
+import { KINDS, kindsOf, measuredKinds, ofKind, scoreOf } from "./kinds.js";
 import { short } from "./ticks.js";
 
-const LISTED = 10; // heads of a kind that are named; the others are behind a button that sorts by it
+const LISTED = 10; // heads of a kind that are named; a button that sorts by it has the others
 
 /** Gives `{element, draw(heads, scores)}`; `open(item)`, `sort(measure)` and `point(item or null)` are called back. */
 export function kindList({ open, sort, point }) {
@@ -26,27 +26,29 @@ export function kindList({ open, sort, point }) {
   }
 
   function section(kind, heads, scores) {
-    const score = (item) => scoreOf(scores, kind.measure, item.site, item.head);
-    const found = heads.filter((item) => score(item) > kind.threshold).sort((one, other) => score(other) - score(one));
-    const chips = found.slice(0, LISTED).map((item) => {
+    const { found, most, score } = ofKind(kind, heads, scores);
+    const chipOf = (item, text) => {
       const title = `${item.group.title}, ${item.name}: ${kind.measure} ${short(score(item), 2)}`;
-      const chip = button(item.label, () => open(item), { class: "ap-chip", title });
+      const chip = button(text, () => open(item), { class: "ap-chip", title });
       for (const event of ["pointerenter", "focus"]) chip.addEventListener(event, () => point(item));
       for (const event of ["pointerleave", "blur"]) chip.addEventListener(event, () => point(null));
       return chip;
-    });
+    };
+    const chips = found.slice(0, LISTED).map((item) => chipOf(item, item.label));
     if (found.length > LISTED) {
       const all = `all ${found.length.toLocaleString("en-US")}`;
       chips.push(button(all, () => sort(kind.measure), { class: "ap-chip ap-more", title: `Sort by ${kind.measure}` }));
     }
     const letter = h("i", { text: kind.letter, style: { background: kind.colour } });
-    const count = h("span", { class: "ap-faint", text: ` ${found.length.toLocaleString("en-US")}` });
+    const count = found.length ? h("span", { class: "ap-faint", text: ` ${found.length.toLocaleString("en-US")}` }) : null;
+    const none = h("span", { class: "ap-faint", text: `none above ${kind.threshold}${most ? "; most:" : ""}` });
+    const nearest = most ? chipOf(most, `${most.label} ${short(score(most), 2)}`) : null; // no head passes, and yet one may stand out
     return h(
       "section",
       {},
       h("h3", {}, letter, kind.name, count),
       h("p", { class: "ap-faint", text: `look at ${kind.meaning}` }),
-      found.length ? h("div", { class: "ap-chips" }, chips) : null,
+      h("div", { class: "ap-chips" }, found.length ? chips : [none, nearest]),
     );
   }
 

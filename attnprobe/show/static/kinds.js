@@ -30,6 +30,19 @@ export function kindsOf(scores, site, head) {
   return KINDS.filter((kind) => scoreOf(scores, kind.measure, site, head) > kind.threshold);
 }
 
+/**
+ * The heads of a kind, the most telling first; where there are none, `most` is the head that comes nearest, if any has a score.
+ * @param {object} kind of KINDS
+ * @param {{site: string, head: number}[]} heads
+ * @param {object} scores
+ */
+export function ofKind(kind, heads, scores) {
+  const score = (item) => scoreOf(scores, kind.measure, item.site, item.head);
+  const ranked = heads.filter((item) => score(item) !== null).sort((one, other) => score(other) - score(one));
+  const found = ranked.filter((item) => score(item) > kind.threshold);
+  return { found, most: found.length ? null : (ranked[0] ?? null), score };
+}
+
 /** The name with its unit, for an axis or a legend; a mass is a share of a row. */
 export function titleOf(measure, unit) {
   return unit ? `${measure} (${unit === "mass" ? "share of a row" : unit})` : measure;

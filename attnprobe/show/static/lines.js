@@ -6,7 +6,7 @@ import { button, h, replace } from "./dom.js";
 import { latest } from "./latest.js";
 import { chips, legend } from "./outside.js";
 import { picker } from "./picker.js";
-import { inkOn, inQuotes, levelOf, shadeOf } from "./shown.js";
+import { called, inkOn, inQuotes, levelOf, shadeOf } from "./shown.js";
 import { textBlock } from "./textblock.js";
 import { LONGEST, SHORTEST, countBefore, indexIn, largest, parts, positionIn, windowAround, windowSize } from "./windows.js";
 
@@ -203,7 +203,7 @@ export function linesView(app) {
     });
     const found = parts(answer.weights, position, start, stop);
     const best = largest(answer.weights, 8).map((index) => ({ at: position(index), weight: answer.weights[index] }));
-    const name = (one) => inQuotes(tokensOf(now().others).at(one.at));
+    const name = (one) => inQuotes(called(tokensOf(now().others), one.at));
     replace(notes, chips({ parts: found, best, name, jump, back: () => jumpBack(at), outside: isOutside(at) }));
     scale.update(most, app.colours());
     redraw();

@@ -5,6 +5,7 @@ import { button, debounce, h, replace } from "./dom.js";
 import { createExact } from "./exact.js";
 import { mapDrawing } from "./mapdrawing.js";
 import { mapHands } from "./maphands.js";
+import { mapLegend } from "./maplegend.js";
 import { mapSubject } from "./mapsubject.js";
 import { createPicture } from "./picture.js";
 import { crossText, pictureText } from "./readout.js";
@@ -41,8 +42,10 @@ export function createMap(app, { places, title = () => "" }) {
   const live = h("div", { class: "ap-hidden", "aria-live": "polite" });
   const readout = h("div", { class: "ap-map-readout" });
   const facts = h("div", { class: "ap-map-facts" });
+  const legend = mapLegend();
+  const under = h("div", { class: "ap-map-under" }, legend.element, facts);
   const boxing = button("Box", () => hands.arm(), { "aria-pressed": "false", title: "The next drag draws a box (as with Shift, or the key b), for which all heads are ranked" });
-  const element = h("div", { class: "ap-map" }, h("div", { class: "ap-map-top" }, readout, boxing), stage, facts, help, live);
+  const element = h("div", { class: "ap-map" }, h("div", { class: "ap-map-top" }, readout, boxing), stage, under, help, live);
 
   const shared = sharedView(app);
   const pictures = createPicture(app, { changed: frame });
@@ -83,6 +86,8 @@ export function createMap(app, { places, title = () => "" }) {
     const drawn = drawing.draw(pictures, { view: now, shape, tokens, cross, box: hands.box ?? state.box, state, signed, colours: colours(), weightAt });
     Object.assign(counts, { missing: drawn.missing, level: drawn.level });
     say(facts, pictureText({ ...drawn, pixels: now.pixels, how: state.how, infos, signed, skip: state.skip }));
+    const { low, high, dark } = app.colours();
+    legend.update({ ends: { low, high }, scale: state.scale, signed, map: state.map, dark });
     noted(drawn.level === null ? "this file does not hold this map; open the run itself, or export more of it" : null);
     loading.hidden = !drawn.missing;
     loading.textContent = `loading ${drawn.missing}`;
@@ -133,7 +138,7 @@ export function createMap(app, { places, title = () => "" }) {
     const { error } = subjects;
     noted(error);
     picture.hidden = ink.hidden = Boolean(error);
-    facts.hidden = readout.hidden = boxing.hidden = Boolean(error);
+    under.hidden = readout.hidden = boxing.hidden = Boolean(error);
     if (subject()) pictures.subject = { ...subject(), how: app.state.how };
     stage.setAttribute("aria-label", [title() || subjects.title, sizeText()].filter(Boolean).join(", "));
     frame();

@@ -24,8 +24,8 @@ export function chips({ parts, best, name, jump, outside, back }) {
     found.push(h("span", { class: "ap-share" }, h("b", { text: share(part.mass) }), ` ${words}`, to));
   };
   side(parts.before, "before this text");
-  if (parts.before.count + parts.behind.count > 0) found.push(h("span", { class: "ap-share" }, h("b", { text: share(parts.inside.mass) }), " in it"));
-  side(parts.behind, "behind this text");
+  if (parts.before.count + parts.after.count > 0) found.push(h("span", { class: "ap-share" }, h("b", { text: share(parts.inside.mass) }), " in it"));
+  side(parts.after, "after this text");
   if (best.length > 0) {
     const one = (it) =>
       h(

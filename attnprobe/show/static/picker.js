@@ -1,9 +1,10 @@
 /** Chooses a token: which way to look, and a position or a token that is typed. Shared by the lines and the table. */
 
-import { allTokens, lastKept, sides } from "./attended.js";
+import { allPieces, allTokens, lastKept, sides } from "./attended.js";
 import { button, h, replace } from "./dom.js";
 import { meant } from "./ordering.js";
-import { cut, inQuotes, running } from "./shown.js";
+import { nearTo, placesOf } from "./searching.js";
+import { asText, called, cut, inQuotes, textTitle } from "./shown.js";
 
 const LISTED = 40; // places of a token that are offered
 const AROUND = 4; // tokens of context on each side
@@ -36,13 +37,13 @@ export function picker(app, take = (name, position) => app.set({ [name]: positio
   const label = h("span", {});
   const text = h("bdi", { class: "ap-chosen" });
   const earlier = button("‹", () => step(-1), { title: "The token before" });
-  const later = button("›", () => step(1), { title: "The token behind" });
+  const later = button("›", () => step(1), { title: "The token after" });
   const list = h("div", { class: "ap-places", role: "group", "aria-label": "places of the token" });
   const element = h(
     "div",
     { class: "ap-picker" },
     h("div", { class: "ap-ways", role: "group", "aria-label": "direction" }, ways),
-    h("label", { class: "ap-label", title: "A position or a token" }, label, input),
+    h("label", { class: "ap-label", title: "A position, a token, or words of the text" }, label, input),
     earlier,
     later,
     text,
@@ -103,32 +104,45 @@ export function picker(app, take = (name, position) => app.set({ [name]: positio
     const { run, sample } = app.state;
     const typed = input.value;
     replace(list);
-    const tokens = await allTokens(app.tokens(run, sample, chosen.sequence));
+    const source = app.tokens(run, sample, chosen.sequence);
+    const tokens = await allTokens(source);
     if (input.value !== typed) return;
     const { positions, how } = meant(typed, tokens);
-    if (positions.length === 1) {
-      take(chosen.name, positions[0]);
-    } else if (positions.length > 1) {
-      app.say(`${inQuotes(typed)} ${how === "part" ? "is in" : "stands at"} ${positions.length.toLocaleString("en-US")} places; choose one`);
-      offer(positions, tokens, chosen);
-    } else if (typed.trim() !== "") {
-      app.say(`${inQuotes(typed)} is no token here and no position from 0 to ${chosen.length - 1}`, true);
+    if (how === "position" || typed.trim() === "") {
+      if (positions.length) take(chosen.name, positions[0]);
+      return;
+    }
+    const pieces = await allPieces(source);
+    if (input.value !== typed) return;
+    const words = how === "token" ? [] : placesOf(typed, pieces); // what is a token is meant as one
+    const places = words.length ? words : positions.map((at) => ({ from: at, at }));
+    const count = places.length.toLocaleString("en-US");
+    if (places.length === 1) {
+      app.say("");
+      take(chosen.name, places[0].at);
+    } else if (places.length > 1) {
+      app.say(`${inQuotes(typed.trim())}: ${count} places; choose one`);
+      offer(places, pieces, chosen);
+    } else {
+      const near = nearTo(typed, pieces).map(inQuotes).join(", ");
+      app.say(`${inQuotes(typed)} is not in this text, and no position from 0 to ${chosen.length - 1}${near && `; near are ${near}`}`, true);
     }
   }
 
-  function offer(positions, tokens, chosen) {
-    const side = (from, to) => tokens.slice(Math.max(0, from), to).map((token, i) => running(token, from + i).text).join("");
-    const buttons = positions.slice(0, LISTED).map((at) =>
+  /** Places to choose from, each with the text around it; what is chosen is the last token of a place. */
+  function offer(places, pieces, chosen) {
+    const text = (from, to) => pieces.slice(Math.max(0, from), to).map((piece, i) => asText("", piece, from + i).text).join("");
+    const buttons = places.slice(0, LISTED).map(({ from, at }) =>
       h(
         "button",
         { type: "button", class: "ap-place", on: { click: () => choose(at, chosen) } },
         h("span", { class: "ap-number", text: at.toLocaleString("en-US") }),
-        h("bdi", { class: "ap-faint", text: cut(side(at - AROUND, at), 32) }),
-        h("bdi", { class: "ap-here", text: running(tokens[at], at).text }),
-        h("bdi", { class: "ap-faint", text: cut(side(at + 1, at + 1 + AROUND), 32) }),
+        h("bdi", { class: "ap-faint", text: cut(text(from - AROUND, from), 32) }),
+        h("bdi", { class: "ap-here", text: text(from, at + 1) || "·" }),
+        h("bdi", { class: "ap-faint", text: cut(text(at + 1, at + 1 + AROUND), 32) }),
       ),
     );
-    const rest = positions.length - buttons.length;
+    const rest = places.length - buttons.length;
     const more = rest > 0 ? h("span", { class: "ap-faint", text: `and ${rest.toLocaleString("en-US")} more: type the position` }) : null;
     replace(list, buttons, more, button("close", () => replace(list)));
     buttons[0].focus();
@@ -152,10 +166,12 @@ export function picker(app, take = (name, position) => app.set({ [name]: positio
     label.textContent = chosen.name;
     if (input !== input.getRootNode().activeElement || here !== known) input.value = here; // what is being typed stays
     known = here;
-    input.placeholder = "position or token";
+    input.placeholder = "position or words";
     earlier.disabled = here < 1;
     later.disabled = here >= chosen.length - 1;
-    text.textContent = cut(app.tokens(state.run, state.sample, chosen.sequence).at(here), 32);
+    const tokens = app.tokens(state.run, state.sample, chosen.sequence);
+    text.textContent = cut(called(tokens, here), 32);
+    text.title = textTitle(tokens.at(here), tokens.textAt(here));
   }
 
   return { element, update, step, at };

@@ -50,7 +50,7 @@ export function pictureText({ level, absent, pixels, how, infos, signed, skip })
     parts.push([`rows sum to 1 within ${info.row_sum_error.toExponential(0)}`, info.sampled ? `Of ${grouped(info.sampled)} rows` : "Of all rows"]);
   }
   if (info.fidelity) parts.push([info.fidelity, "How near the weights are to the model's own"]);
-  if (signed) parts.push(["differences within the rounding of 16 bits are drawn as none", "1/128 of the larger of the two; the weight under the pointer is subtracted exactly"]);
+  if (signed) parts.push(["differences within the rounding of 16 bits are drawn as none: specks of the page's colour", "1/128 of the larger of the two; the weight under the pointer is subtracted exactly"]);
   if (skip) parts.push(["first key hidden", "Its cells are striped"]);
   if (absent) parts.push(["finer levels are not in this file", "Open the run itself to see single weights"]);
   return parts;

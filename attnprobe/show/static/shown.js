@@ -10,8 +10,39 @@ const LONGEST = 48; // characters of a token that are shown; its title has all
  * @returns {{text: string, breaks: boolean}} `breaks`: a line ends behind it
  */
 export function running(token, position) {
-  const text = token.replace(/[\u0120\u2581]/gu, " ").replace(/\u010a|\\r\\n|\\n|<0x0A>/gu, "↵");
+  const text = plain(token).replace(/\\r\\n|\\n/gu, "↵");
   return { text: text === "" ? `[${position}]` : cut(text, LONGEST), breaks: text.endsWith("↵") };
+}
+
+/** A token, the marks of tokenizers in it written as what they mean. */
+export function plain(token) {
+  return token.replace(/[\u0120\u2581]/gu, " ").replace(/\u010a|<0x0A>/gu, "\\n");
+}
+
+/**
+ * A token as it stands in running text: as `running`, of its text where that is known, else of itself.
+ * @param {string} token
+ * @param {?string} text "" where the next token finishes its character
+ * @param {number} position
+ */
+export function asText(token, text, position) {
+  if (text === null || text === undefined) return running(token, position);
+  const written = text.replace(/\\r\\n|\\n/gu, "↵");
+  return { text: cut(written, LONGEST), breaks: written.endsWith("↵") };
+}
+
+/**
+ * What a token is called in a sentence beside running text: its text, or, where it has none of its own, itself.
+ * @param {{at(position: number): string, textAt(position: number): ?string}} tokens
+ * @param {number} position
+ */
+export function called(tokens, position) {
+  return tokens.textAt(position) || tokens.at(position);
+}
+
+/** A token in full, with the text that it stands for where that is known and differs. */
+export function textTitle(token, text) {
+  return text && text !== token ? `${token}: ${inQuotes(text)}` : token;
 }
 
 /**

@@ -6,7 +6,7 @@ import { button, copyText, h, replace } from "./dom.js";
 import { latest } from "./latest.js";
 import { delimited, exact, order, readable, summary } from "./ordering.js";
 import { picker } from "./picker.js";
-import { cut, inQuotes } from "./shown.js";
+import { cut, inQuotes, textTitle } from "./shown.js";
 import { positionIn } from "./windows.js";
 
 const AT_ONCE = 200; // rows that are added by "show more"
@@ -148,7 +148,7 @@ export function tableView(app) {
       "tr",
       { class: position === answer.at && sameSequence() ? "ap-current-row" : null },
       h("td", { class: "ap-number", text: position.toLocaleString("en-US") }),
-      h("td", { class: "ap-word", title: token }, h("bdi", { text: cut(token, 60) })),
+      h("td", { class: "ap-word", title: textTitle(token, tokens.textAt(position)) }, h("bdi", { text: cut(token, 60) })),
       h("td", { class: "ap-number", text: readable(weight), title: exact(weight) }),
       h("td", { class: "ap-bars" }, bar(weight, found.most, ramp)),
     );

@@ -1,7 +1,7 @@
 /** A stretch of text whose tokens can be pointed at, chosen with the keyboard and coloured. */
 
 import { h, replace } from "./dom.js";
-import { running } from "./shown.js";
+import { asText } from "./shown.js";
 
 let blocks = 0; // for names that are one element's in the page
 
@@ -34,7 +34,7 @@ export function textBlock(label, listeners) {
   /** Show the tokens of a stretch; those that are not here yet are asked for, and shown when this is called again. */
   function show(first, last, tokens) {
     if (first === start && last === stop && spans.length === last - first) {
-      spans.forEach((span, i) => write(span, i, tokens.at(start + i)));
+      spans.forEach((span, i) => write(span, i, tokens));
       return;
     }
     [start, stop] = [first, last];
@@ -42,25 +42,31 @@ export function textBlock(label, listeners) {
     spans = Array.from({ length: stop - start }, (_, i) =>
       h("span", { class: "ap-token", role: "option", id: `${name}-${start + i}`, "data-at": start + i }),
     );
-    spans.forEach((span, i) => write(span, i, tokens.at(start + i)));
+    spans.forEach((span, i) => write(span, i, tokens));
     replace(element, spans);
-    spans.forEach((span, i) => breakBehind(span, i));
+    spans.forEach((span, i) => breakAfter(span, i));
     element.scrollTop = 0;
   }
 
-  function write(span, i, token) {
-    if (texts[i] === token) return;
-    texts[i] = token;
-    const { text } = running(token, start + i);
+  function write(span, i, tokens) {
+    const token = tokens.at(start + i);
+    const own = tokens.textAt(start + i);
+    if (texts[i]?.token === token && texts[i].own === own) return;
+    const { text, breaks } = asText(token, own, start + i);
+    texts[i] = { token, own, breaks };
     span.textContent = token === "" ? "·" : text;
     span.title = `${start + i}: ${token}`;
-    if (span.isConnected || span.parentNode) breakBehind(span, i);
+    const thin = own === ""; // its character is the next one's, and still it can be pointed at
+    span.classList.toggle("ap-thin", thin);
+    if (thin) span.setAttribute("aria-label", token);
+    else span.removeAttribute("aria-label");
+    if (span.isConnected || span.parentNode) breakAfter(span, i);
   }
 
-  /** A line ends behind a token that is a line's end. */
-  function breakBehind(span, i) {
+  /** A line ends after a token that is a line's end. */
+  function breakAfter(span, i) {
     const has = span.nextSibling?.nodeName === "BR";
-    const wants = running(texts[i], start + i).breaks;
+    const wants = texts[i].breaks;
     if (wants && !has) span.after(h("br"));
     if (!wants && has) span.nextSibling.remove();
   }

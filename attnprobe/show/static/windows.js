@@ -28,19 +28,19 @@ export function windowSize(span) {
 }
 
 /**
- * What a row (or column) puts before, inside and behind a stretch, and where the largest weight of each is.
+ * What a row (or column) puts before, inside and after a stretch, and where the largest weight of each is.
  * @param {ArrayLike<number>} weights one a position; NaN is nothing
  * @param {(index: number) => number} position of each weight in the text, ascending
  * @param {number} start first token of the stretch
  * @param {number} stop the one behind its last
- * @returns {{before: Part, inside: Part, behind: Part}}
+ * @returns {{before: Part, inside: Part, after: Part}}
  * @typedef {{mass: number, at: number|null, weight: number, count: number}} Part
  */
 export function parts(weights, position, start, stop) {
-  const found = { before: nothing(), inside: nothing(), behind: nothing() };
+  const found = { before: nothing(), inside: nothing(), after: nothing() };
   for (let i = 0; i < weights.length; i += 1) {
     const at = position(i);
-    const part = at < start ? found.before : at < stop ? found.inside : found.behind;
+    const part = at < start ? found.before : at < stop ? found.inside : found.after;
     const weight = weights[i];
     part.count += 1;
     if (!(weight > 0)) continue;
