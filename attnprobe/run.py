@@ -159,7 +159,7 @@ class Run:
         NotKept
             If nothing was kept of it.
         SelectionError
-            If several sites fit, or a name is none of a state.
+            If several sites fit, a name is none of a state, or a value is none of its name.
         """
         from attnprobe.explorer.widget import explore
 

@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 import attnprobe as ap
 from attnprobe import demo
 from attnprobe.cli import export_pictures, export_tables, main
-from attnprobe.cli.export_files import write_file
+from attnprobe.cli.export_files import check_targets, write_file
 from attnprobe.errors import AttnprobeError, RunExists
 
 TOKENS = ["=1+1", "a,b", '"', "line\nfeed", "\r", "\x1b[2J", "", " ", "Ġthe", "Ġthe", "NA", "null", "日本", "-5"]
@@ -195,6 +195,29 @@ def test_what_cannot_be_meant_is_refused(arguments: list[str], words: str, run: 
     places = [str(tmp_path / one) if one.endswith("F") else one for one in arguments]
     refused(call(run, *places), 2, words)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("option", "name", "better"),
+    [
+        ("--png", "x.jpg", "x.png"),
+        ("--png", "x.SVG", "x.png"),
+        ("--pdf", "x.png", "x.pdf"),
+        ("--csv", "a.b.parquet", "a.b.csv"),
+        ("--parquet", "x.csv", "x.parquet"),
+        ("--html", "x.pdf", "x.html"),
+    ],
+)
+def test_a_name_that_promises_another_format_is_refused(
+    option: str, name: str, better: str, run: Path, tmp_path: Path
+) -> None:
+    refused(call(run, "0.0", option, tmp_path / name), 2, f"{option} writes {option[2:]}", f"name it {better}")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_other_names_of_a_format_and_names_that_promise_none_are_taken(tmp_path: Path) -> None:
+    targets = {"html": "x.HTM", "csv": "x.txt", "png": "x", "svg": "x.1", "pdf": "x.PDF", "parquet": "x.pq"}
+    check_targets({name: tmp_path / file for name, file in targets.items()}, overwrite=False)
 
 
 def test_a_missing_extra_is_named(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

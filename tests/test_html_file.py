@@ -210,6 +210,85 @@ def test_maps_are_as_fine_as_there_is_room_for(long: ap.Run, tmp_path: Path) -> 
     assert levels_in(file)[0] == 16 and one.total <= least + int(1.5 * finer)
 
 
+def test_exact_weights_come_before_curves_and_means_and_a_file_without_them_says_what_they_need(
+    long: ap.Run, tmp_path: Path
+) -> None:
+    order = [part.what for part in Contents(Answers.of([long]), [1]).parts()]
+    levels = [at for at, what in enumerate(order) if what.startswith("maps ") and "means" not in what]
+    later = [at for at, what in enumerate(order) if "means" in what or what.endswith("of every token")]
+    assert max(levels) < order.index("exact weights") < min(later)
+    file = tmp_path / "it.html"
+    whole = write_html([long], file, [(1, 0)], max_size="200 MB")
+    assert whole.lacking == "" and "need" not in str(whole)
+    exact = whole.parts["exact weights"]
+    before = sum(whole.parts[what] for what in list(whole.parts)[: list(whole.parts).index("exact weights")])
+    less = write_html([long], file, [(1, 0)], max_size=before + exact // 2)
+    assert "exact weights" in less.left and not any(key.startswith("weights?") for key in held(file))
+    assert before + exact < less.exact < 1.4 * (before + exact)
+    needed = re.search(r"\. Lines, Table and exact numbers need about (\d+) MB: --max-size (\d+MB)$", str(less))
+    assert needed is not None and int(needed[1]) == -(-less.exact // 1_000_000)
+    enough = write_html([long], file, [(1, 0)], max_size=needed[2])
+    assert "exact weights" in enough.parts and any(key.startswith("weights?") for key in held(file))
+
+
+def test_parts_that_are_left_out_stand_between_semicolons() -> None:
+    size = Size({"the page": 10}, ("maps in cells of 2 x 2", "exact weights"), (1, 3), 12_100_000)
+    assert str(size) == (
+        "10 bytes: 10 bytes the page; of 1 of 3 samples; left out: maps in cells of 2 x 2; exact weights. "
+        "Lines, Table and exact numbers need about 13 MB: --max-size 13MB"
+    )
+
+
+def test_what_exact_weights_need_is_told_where_an_estimate_erred(
+    long: ap.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = write_html([long], tmp_path / "it.html", [(1, 0)], max_size="200 MB")
+    monkeypatch.setattr("attnprobe.explorer.file._expected", lambda answers, part: 10)
+    names = list(whole.parts)
+    enough = sum(whole.parts[what] for what in names[: names.index("exact weights") + 1])
+    size = write_html([long], tmp_path / "it.html", [(1, 0)], max_size=enough - 1000)
+    assert "exact weights" in size.left and enough < size.exact < 1.2 * enough
+
+
+def opens(path: Path) -> Any:
+    """The state that a file's page starts with."""
+    text = path.read_text(encoding="utf-8")
+    found = re.search(r"explorer\.mountFile\(.*, (\{.*\})\);\n", text)
+    assert found is not None
+    return json.loads(found[1])["state"]
+
+
+def test_a_file_of_named_heads_opens_on_the_first_of_them(run: ap.Run, tmp_path: Path) -> None:
+    file = tmp_path / "it.html"
+    write_html([run], file, heads=[(-1, 1), (0, 0)], samples=[2])
+    assert opens(file) == {"view": "map", "site": SITES[1], "head": 1}
+    write_html([run], file)
+    assert opens(file) == {}
+
+
+@pytest.mark.skipif(NODE is None, reason="there is no node")
+@pytest.mark.parametrize(("hash", "view", "head"), [("", "map", 1), ("#view=table&head=2", "table", 2)])
+def test_a_link_of_a_file_wins_over_what_it_opens_on(tmp_path: Path, hash: str, view: str, head: int) -> None:
+    """The settings that the app gets, in the place of which stands what tells of them."""
+    for file in STATIC.glob("*.js"):
+        shutil.copy(file, tmp_path)
+    (tmp_path / "app.js").write_text("export const createApp = async (element, source, settings) => settings;\n")
+    (tmp_path / "ask.mjs").write_text(f"""
+import {{ fromHash, changed }} from "./state.js";
+globalThis.location = {{ hash: "{hash}" }};
+globalThis.history = {{ replaceState: (state, title, address) => (location.hash = address) }};
+const {{ mountFile }} = await import("./main.js");
+const settings = await mountFile({{}}, {{}}, {{ state: {{ view: "map", site: "a b", head: 1 }} }});
+console.log(JSON.stringify([changed(fromHash(location.hash), settings.state), settings.link, location.hash]));
+""")
+    command = [NODE, "--experimental-default-type=module", str(tmp_path / "ask.mjs")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    state, link, address = json.loads(done.stdout)
+    assert (state["view"], state["head"], link) == (view, head, True)
+    assert address == (hash or "#view=map&site=a%20b&head=1")
+
+
 def test_what_is_too_large_is_refused_before_it_is_written_unless_told(long: ap.Run, tmp_path: Path) -> None:
     file = tmp_path / "it.html"
     with pytest.raises(
@@ -372,7 +451,7 @@ def test_the_command_tells_the_size_first_and_refuses_what_is_too_large(
     assert done.exit_code == 0, done.output
     told = json.loads(done.stdout)
     assert told["bytes"] == file.stat().st_size == sum(told["parts"].values())
-    assert "will be about" in done.stderr
+    assert re.fullmatch(rf"{re.escape(str(file))} will be about [\d.]+ MB\n", done.stderr)
     assert sum(key.startswith("patch?") and "how=max" in key for key in held(file)) == 2
     file.unlink()
     refused = command(run.path, "--html", file, "--max-size", "10kB")
@@ -385,6 +464,24 @@ def test_the_command_tells_the_size_first_and_refuses_what_is_too_large(
     assert command(run.path, "--html", file).exit_code == 2
     assert file.read_bytes() == before
     assert command(run.path, "--html", tmp_path / "no" / "it.html").exit_code == 2
+
+
+def test_the_command_tells_an_estimate_in_a_line_and_the_account_once(
+    long: ap.Run, tmp_path: Path, command: Callable[..., Any]
+) -> None:
+    file = tmp_path / "it.html"
+    done = command(long.path, "1.0", "--html", file, "--max-size", "1.2MB")
+    assert done.exit_code == 0, done.output
+    estimate, lacking = done.stderr.splitlines()
+    assert re.fullmatch(rf"{re.escape(str(file))} will be about [\d.]+ MB; finer: a higher --max-size", estimate)
+    assert re.fullmatch(r"Lines, Table and exact numbers need about (\d+) MB: --max-size \1MB", lacking)
+    path, account = done.stdout.splitlines()
+    assert path == str(file) and "left out: " in account and "; exact weights" in account and "Lines" not in account
+    whole = command(long.path, "--html", file, "--overwrite", "--max-size", "99MB")
+    (estimate,) = whole.stderr.splitlines()
+    assert "smaller: fewer heads" in estimate and "finer" not in estimate and "left out" not in whole.stdout
+    told = json.loads(command(long.path, "1.0", "--html", file, "--overwrite", "--max-size", "1.2MB", "--json").stdout)
+    assert told["exact"] > 1_200_000 and "exact weights" in told["left"]
 
 
 class Long:

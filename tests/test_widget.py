@@ -19,8 +19,9 @@ import attnprobe as ap
 import attnprobe.show
 from attnprobe.explorer.answering import unpack, widened
 from attnprobe.explorer.answers import Answers
-from attnprobe.explorer.state import names
+from attnprobe.explorer.state import checked
 from attnprobe.explorer.thumbnail import PIXELS, png, thumbnail
+from attnprobe.explorer.values import allowed, fields
 from attnprobe.show.colors import table
 from attnprobe.store.memory import MemoryStore
 from tests.models import cross_gpt2, ids
@@ -136,7 +137,80 @@ def test_the_names_of_the_state_are_those_of_the_front_end() -> None:
     code = f'import {{ START }} from "{STATIC / "state.js"}"; console.log(JSON.stringify(Object.keys(START)));'
     command = ["node", "--experimental-default-type=module", "--input-type=module", "--eval", code]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert tuple(json.loads(done.stdout)) == names(), done.stderr
+    assert json.loads(done.stdout) == list(fields()), done.stderr
+
+
+WRONG = [
+    ("view", "foo", "one of heads, map, lines, table, measures, compare"),
+    ("how", "least", "one of max, mean"),
+    ("scale", None, "one of log, linear, sqrt, row"),
+    ("map", "jet", "one of magma"),
+    ("mode", "plus", "one of beside, minus"),
+    ("toward", 3, "one of keys, queries"),
+    ("order", "up", "one of position, -position"),
+    ("query", "zzz", "a whole number from 0 on, or None"),
+    ("key", -1, "a whole number"),
+    ("sample", 1.5, "a whole number from 0 on"),
+    ("run", None, "a whole number from 0 on"),
+    ("row", float("inf"), "a number, or None"),
+    ("span", 0, "a number above 0, or None"),
+    ("low", "little", "a number above 0"),
+    ("skip", 7, "True or False"),
+    ("site", 3, "a text"),
+    ("box", [0, 4, 3, 3], "top, bottom, left and right"),
+    ("box", "0,4,1", "top, bottom, left and right"),
+    ("other", {"run": 0}, "a dict with run, sample, site and head"),
+]
+FITTING: dict[str, list[Any]] = {
+    "view": ["table"], "how": ["mean"], "scale": ["sqrt"], "map": ["cividis"], "mode": ["minus"], "toward": ["queries"],
+    "order": ["-token"], "run": [0], "sample": [2, "2"], "head": [1], "query": [3, 3.0, None, ""], "key": [0, None],
+    "row": [-2.5, 7, "0.5", None], "column": [4], "span": [0.5, None], "low": [1e-7], "high": [0.5, None],
+    "skip": [True, "0"], "site": ["a,b", ""], "sort": ["entropy"], "color": [""], "curve": ["a"], "x": ["a"],
+    "y": ["b"], "box": [[0, 1, 2, 3], (0, 1, 2, 3), "0,1,2,3", None],
+    "other": [{"run": 0, "sample": 1, "head": 2, "site": "a"}, "0,1,2,a,b", None],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "value", "words"), WRONG)
+def test_a_value_that_the_explorer_would_leave_out_is_refused_with_what_may_be(
+    run: ap.Run, name: str, value: Any, words: str
+) -> None:
+    with pytest.raises(ap.SelectionError, match=f"^{name}={re.escape(repr(value))}: give {re.escape(words)}"):
+        run.view(**{name: value})
+    view = run.view()
+    with pytest.raises(ap.SelectionError, match=words):
+        view.state = {name: value}
+    assert view.state == {}
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="there is no node")
+def test_values_are_refused_and_taken_as_the_front_end_does() -> None:
+    """Apart from three: JSON has no infinity, and JavaScript makes a number of null and a text of a number."""
+    assert set(FITTING) == set(fields())
+    every = [(name, value, True) for name, values in FITTING.items() for value in values]
+    every += [
+        (name, value, False)
+        for name, value, _ in WRONG
+        if (name, value) not in (("row", float("inf")), ("run", None), ("site", 3))
+    ]
+    code = f"""
+import {{ START, changed }} from "{STATIC / "state.js"}";
+const other = {{}};
+for (const [name, value] of Object.entries(START)) other[name] = Symbol();
+const taken = ([name, value]) => typeof changed(other, {{ [name]: value }})[name] !== "symbol";
+console.log(JSON.stringify({json.dumps([one[:2] for one in every])}.map(taken)));
+"""
+    command = ["node", "--experimental-default-type=module", "--input-type=module", "--eval", code]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    for (name, value, fits), taken in zip(every, json.loads(done.stdout), strict=True):
+        assert (not allowed(fields()[name], value)) == fits == taken, (name, value)
+
+
+def test_numbers_of_numpy_become_numbers_of_a_message(run: ap.Run) -> None:
+    state = run.view(1, 0, query=np.int64(4), span=np.float32(2.5)).state
+    assert json.loads(json.dumps(state)) == {"view": "map", "site": SITES[1], "head": 0, "query": 4, "span": 2.5}
+    assert checked({"skip": True})["skip"] is True
 
 
 def test_a_saved_notebook_holds_a_picture_a_line_and_no_weights(run: ap.Run) -> None:

@@ -81,7 +81,7 @@ def command(
     if html is not None:
         if targets or any(options[name] for name in ("grid", "measures", "query")) or what is not None:
             raise SelectionError("--html is a file of its own: write pictures and tables by other commands")
-        check_targets([html], overwrite)
+        check_targets({"html": html}, overwrite)
         samples = [] if options["sample"] is None else [options["sample"]]
         export_html(out, run, html, head.split(",") if head else [], samples, max_size, yes)
         return
@@ -94,7 +94,7 @@ def command(
         what = export_tables.kind_of(what, head, options["query"])
     elif what is not None or options["query"] is not None:
         raise SelectionError("--what and --query are of tables: name a --csv or --parquet to write")
-    check_targets(list(targets.values()), overwrite)
+    check_targets(targets, overwrite)
     opened = open_run(run)
     figure = export_pictures.draw(opened, head, look, options) if drawn else None
     table = export_tables.table_of(opened, head, what, look, options) if what is not None else None

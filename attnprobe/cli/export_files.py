@@ -1,31 +1,50 @@
 """Files that commands write: whole or not at all, and none in the place of another."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from tempfile import mkdtemp
 
 from attnprobe.errors import AttnprobeError, RunExists, SelectionError
 
+# What names of files end with, and the format that they promise; other ends promise none.
+SUFFIXES = {
+    **{f".{name}": name for name in ("png", "svg", "pdf", "csv", "parquet", "html", "gif", "webp", "bmp", "eps", "ps")},
+    **{f".{name}": name for name in ("tsv", "json", "xlsx", "feather", "arrow", "npy", "npz")},
+    **{".htm": "html", ".jpg": "jpeg", ".jpeg": "jpeg", ".tif": "tiff", ".tiff": "tiff", ".pq": "parquet"},
+}
 
-def check_targets(paths: Sequence[Path], overwrite: bool) -> None:
+
+def check_targets(targets: Mapping[str, Path], overwrite: bool) -> None:
     """Refuse what cannot be written, before anything is made.
+
+    Parameters
+    ----------
+    targets
+        Files by their formats, which are options' names.
+    overwrite
+        Whether a file that is there may be replaced.
 
     Raises
     ------
     RunExists
         If a file is there and `overwrite` is not set.
     SelectionError
-        If a folder is missing, or two files are one.
+        If a folder is missing, two files are one, or a file's name promises another format.
     """
-    for path in paths:
+    for name, path in targets.items():
+        promised = SUFFIXES.get(path.suffix.lower(), name)
+        if promised != name:
+            raise SelectionError(
+                f"--{name} writes {name}, and {path.name} would be taken for {promised}; name it {path.stem}.{name}"
+            )
         if not path.parent.is_dir():
             raise SelectionError(f"there is no folder {path.parent} to write {path.name} into; make it first")
         if path.exists() and not path.is_file():
             raise SelectionError(f"{path} is no file; write to another path")
         if os.path.lexists(path) and not overwrite:
             raise _taken(path)
-    if len({path.absolute() for path in paths}) < len(paths):
+    if len({path.absolute() for path in targets.values()}) < len(targets):
         raise SelectionError("two formats have the same file; give each its own")
 
 

@@ -11,7 +11,9 @@ from attnprobe.cli.output import Output
 from attnprobe.cli.show import parse_head
 from attnprobe.explorer.file import MAX_SIZE, Size, write_html
 from attnprobe.run import open_run
+from attnprobe.sizes import format_bytes
 
+LARGE = 5_000_000  # bytes from which on it is told how a file gets smaller
 _NUMBER = re.compile(r"-?[0-9]+")
 
 
@@ -40,7 +42,8 @@ def export_html(
     Parameters
     ----------
     out
-        Where its size is told: an estimate before the work, as a note; and what it has, as data.
+        Where its size is told: an estimate before the work, as a note; and what it has, as data. What cannot be looked
+        at in it for want of exact weights is a note, with the size that they need.
     run, file
         The run, and the file.
     heads
@@ -58,12 +61,17 @@ def export_html(
     named = [_which(opened.reader.find, sample) for sample in samples] or None
 
     def tell(size: Size) -> None:
-        out.note(f"{file} will be about {size}")
-        out.note("smaller: fewer heads (3.1,5.0), one --sample, a lower --max-size; finer: a higher one")
+        hints = ["smaller: fewer heads (3.1,5.0), one --sample, a lower --max-size"] if size.total > LARGE else []
+        hints += ["finer: a higher --max-size"] if size.left else []
+        out.note("; ".join([f"{file} will be about {format_bytes(size.total)}", *hints]))
 
     size = write_html(opened, file, chosen, named, max_size, yes, tell)
     record: dict[str, Any] = {"path": str(file), "bytes": size.total, "parts": size.parts, "left": list(size.left)}
-    out.data(record, str(file), str(size))
+    if size.lacking:
+        record["exact"] = size.exact
+    out.data(record, str(file), size.account)
+    if size.lacking:
+        out.note(size.lacking)
 
 
 def _which(find: Callable[[str], object], sample: str) -> int | str:

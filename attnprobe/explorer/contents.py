@@ -14,6 +14,7 @@ from attnprobe.pyramid import PATCH, cells
 
 BAND = 1 << 16  # weights of one answer; held.js in the front end counts alike
 TOKENS = 256  # of one answer; tokens.js asks for these
+EXACT = "exact weights"  # what a part is called that lines, tables and the pointer need
 Question = tuple[str, Params]
 _Shown = tuple[Params, Sequence[int], int]  # a head's place, the shape of its map, and the coarsest level
 
@@ -104,8 +105,8 @@ class Contents:
             Part("small pictures of all heads", [one for pair in every for one in _thumbnails(*pair, "max")]),
             Part("what is known of each head", [("head", place) for place, _, _ in maps]),
             *_levels(shown, "max"),
+            Part(EXACT, Many([_bands(place, shape) for place, shape, _ in shown]), "exact"),
             *(Part(f"{name} of every token", questions, name) for name, questions in _curves(every).items()),
-            Part("exact weights", Many([_bands(place, shape) for place, shape, _ in shown]), "exact"),
             Part("small pictures of means", [one for pair in every for one in _thumbnails(*pair, "mean")], "mean"),
             *_levels(shown, "mean"),
         ]

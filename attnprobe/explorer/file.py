@@ -3,8 +3,8 @@
 import base64
 import os
 import zlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 from typing import SupportsIndex
@@ -12,9 +12,10 @@ from typing import SupportsIndex
 from attnprobe.errors import AttnprobeError, BudgetError, NotKept
 from attnprobe.explorer.answering import Answering, unpack
 from attnprobe.explorer.answers import Answers
-from attnprobe.explorer.contents import Contents, Part, Question, key_of
+from attnprobe.explorer.contents import EXACT, Contents, Part, Question, key_of
 from attnprobe.explorer.page import Page
 from attnprobe.explorer.some import some_samples
+from attnprobe.explorer.state import looking_at
 from attnprobe.run import Run, open_run
 from attnprobe.sizes import format_bytes, parse_bytes
 
@@ -22,6 +23,7 @@ MAX_SIZE = "20 MB"
 SAMPLES = 8  # that are taken where none are named
 PROBES = 32  # answers that the size of a part is estimated of
 LEVEL = 9  # of deflate
+ERRING = 1.1  # by how much more than an estimate is told as enough
 HeadName = tuple[SupportsIndex | str, SupportsIndex]  # layer or module's name, and head
 
 
@@ -37,24 +39,40 @@ class Size:
         What is left out, since there is no room.
     samples
         How many samples are taken, and how many there are.
+    exact
+        Bytes that are about enough for the exact weights too.
     """
 
     parts: dict[str, int]
     left: tuple[str, ...]
     samples: tuple[int, int]
+    exact: int = 0
 
     @property
     def total(self) -> int:
         """Bytes of all."""
         return sum(self.parts.values())
 
-    def __str__(self) -> str:
-        """In words, what takes most first."""
+    @property
+    def lacking(self) -> str:
+        """What cannot be looked at since exact weights are left out, and what to do; empty where they are not."""
+        if EXACT not in self.left:
+            return ""
+        enough = max(-(-self.exact // 1_000_000), 1)
+        return f"Lines, Table and exact numbers need about {enough} MB: --max-size {enough}MB"
+
+    @property
+    def account(self) -> str:
+        """What it has, what takes most first, and what it has not."""
         taken = sorted(self.parts.items(), key=lambda part: -part[1])
         most = ", ".join(f"{format_bytes(size)} {what}" for what, size in taken[:4] if size)
         some = f"; of {self.samples[0]:,} of {self.samples[1]:,} samples" if self.samples[0] < self.samples[1] else ""
-        left = f"; left out: {', '.join(self.left)}" if self.left else ""
+        left = f"; left out: {'; '.join(self.left)}" if self.left else ""
         return f"{format_bytes(self.total)}: {most}{some}{left}"
+
+    def __str__(self) -> str:
+        """In words."""
+        return f"{self.account}. {self.lacking}" if self.lacking else self.account
 
 
 def write_html(
@@ -68,7 +86,8 @@ def write_html(
 ) -> Size:
     """Write the explorer of some runs into one HTML file, which needs no network and no Python.
 
-    Maps are taken as fine as there is room for, and exact weights, curves and means where there still is some.
+    Maps are taken as fine as there is room for, and exact weights, curves and means where there still is some. A file
+    of named heads opens on the map of the first of them.
 
     Parameters
     ----------
@@ -106,17 +125,19 @@ def write_html(
     counts = [len(run.samples) for run in chosen]
     answers = Answers.of(chosen)
     parts = Contents(answers, counts, None if heads is None else [_heads(run, heads) for run in chosen]).parts()
-    page = Page.made(", ".join(run.path.name if run.path else "attnprobe" for run in opened))
+    first = looking_at(chosen[0], 0, *heads[0]) if heads else {}
+    page = Page.made(", ".join(run.path.name if run.path else "attnprobe" for run in opened), first)
     about = sum(counts), sum(len(run.samples) for run in opened)
 
     expected = {part.what: _expected(answers, part) for part in parts if part.questions}
     plan, left = _fitting([part for part in parts if part.questions], expected, limit - page.size)
-    estimate = Size({"the page": page.size, **{part.what: expected[part.what] for part in plan}}, left, about)
+    exact = int(ERRING * (page.size + _until_exact(expected)))
+    estimate = Size({"the page": page.size, **{part.what: expected[part.what] for part in plan}}, left, about, exact)
     if told is not None:
         told(estimate)
     _refuse_large(estimate, limit, force, "would be about")
 
-    held, size = _taken(answers, plan, Size({"the page": page.size}, left, about), limit)
+    held, size = _taken(answers, plan, Size({"the page": page.size}, left, about, exact), limit)
     _refuse_large(size, limit, force, "is")
     _replace(Path(path), page.text(held))
     return size
@@ -130,12 +151,20 @@ def _taken(answers: Answering, plan: Sequence[Part], size: Size, limit: int) -> 
         found = {} if part.kind in full else _held(answers, part.questions)
         more = sum(map(_size, found.items()))
         if part.kind and (part.kind in full or sum(parts.values()) + more > limit):
+            if part.what == EXACT:  # an estimate was too low
+                size = replace(size, exact=max(size.exact, int(ERRING * (sum(parts.values()) + more))))
             full.add(part.kind)
             left.append(part.what)
             continue
         held |= found
         parts[part.what] = more
-    return held, Size(parts, tuple(left), size.samples)
+    return held, replace(size, parts=parts, left=tuple(left))
+
+
+def _until_exact(expected: Mapping[str, int]) -> int:
+    """Bytes of the exact weights and of all that is taken before them, by what parts are called, in their order."""
+    names = list(expected)
+    return sum(expected[name] for name in names[: names.index(EXACT) + 1]) if EXACT in expected else 0
 
 
 def _places(run: Run, samples: Sequence[SupportsIndex | str] | None) -> list[int]:

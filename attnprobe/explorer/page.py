@@ -6,14 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from html import escape
+from typing import Any
 
 from attnprobe.errors import AttnprobeError
 from attnprobe.explorer.joined import join
 from attnprobe.explorer.static import static
 
-START = (
-    'explorer.mountFile(document.getElementById("explorer"), JSON.parse(document.getElementById("answers").text));\n'
-)
+_ANSWERS = 'JSON.parse(document.getElementById("answers").text)'
 _STYLE = '<link rel="stylesheet" href="style.css">'
 _SCRIPT = '<script type="module" src="page.js"></script>'
 
@@ -35,9 +34,12 @@ class Page:
     script: str
 
     @classmethod
-    def made(cls, title: str) -> "Page":
-        """The page of the front end as it is installed."""
-        script = f'"use strict";\n{join(static(), "main.js", "explorer")}{START}'
+    def made(cls, title: str, state: Mapping[str, Any] | None = None) -> "Page":
+        """The page of the front end as it is installed, which opens a state where its link has none."""
+        start = (
+            f'explorer.mountFile(document.getElementById("explorer"), {_ANSWERS}, {_json({"state": state or {}})});\n'
+        )
+        script = f'"use strict";\n{join(static(), "main.js", "explorer")}{start}'
         return cls(title, static()["style.css"], script)
 
     @property
@@ -60,7 +62,7 @@ class Page:
         for what, text in (("script", self.script), ("style", self.style)):
             if f"</{what}" in text.lower() or "<!--" in text:
                 raise AttnprobeError(f"the front end's {what} has </{what} or <!--, and cannot stand in a page")
-        data = json.dumps(dict(held), separators=(",", ":")).replace("<", "\\u003c")
+        data = _json(dict(held))
         replaced = {
             '<meta charset="utf-8">': f'<meta charset="utf-8">\n<meta http-equiv="Content-Security-Policy" '
             f'content="{policy}">\n<meta name="referrer" content="no-referrer">',
@@ -77,6 +79,11 @@ class Page:
             before, _, after = page.partition(old)
             page = f"{before}{new}{after}"
         return page
+
+
+def _json(value: Mapping[str, Any]) -> str:
+    """JSON that ends no element, and that JavaScript reads as itself."""
+    return json.dumps(value, separators=(",", ":")).replace("<", "\\u003c")
 
 
 def _hash(text: str) -> str:

@@ -1,39 +1,31 @@
 """What the explorer looks at, as its front end writes it (`attnprobe/show/static/state.js`)."""
 
-import re
 from bisect import bisect_left
 from collections.abc import Mapping
-from functools import cache
 from typing import Any, SupportsIndex
 from urllib.parse import quote
 
 from attnprobe.errors import SelectionError
-from attnprobe.explorer.static import static
+from attnprobe.explorer.values import allowed, fields, plain
 from attnprobe.fields import Sample
 from attnprobe.run import Run
 
-_FIELDS = re.compile(r"^const FIELDS = \{$(.*?)^\};$", re.MULTILINE | re.DOTALL)
-_NAME = re.compile(r"^  (\w+): \[", re.MULTILINE)
 
-
-@cache
-def names() -> tuple[str, ...]:
-    """The names of all that a state tells; the front end's file is the only place where they stand."""
-    found = _FIELDS.search(static()["state.js"])
-    return tuple(_NAME.findall(found[1])) if found else ()
-
-
-def check_names(state: Mapping[str, Any]) -> None:
-    """Refuse names that are of no state.
+def checked(state: Mapping[str, Any]) -> dict[str, Any]:
+    """The same state with numbers of Python's own.
 
     Raises
     ------
     SelectionError
-        If there is one; the front end would leave it out without a word.
+        If a name is of no state, or a value is none of its name; the front end would leave it out without a word.
     """
-    unknown = [name for name in state if name not in names()]
-    if unknown:
-        raise SelectionError(f"the explorer has no {unknown[0]!r}; what it looks at is told by {', '.join(names())}")
+    for name, value in state.items():
+        if name not in fields():
+            raise SelectionError(f"the explorer has no {name!r}; what it looks at is told by {', '.join(fields())}")
+        words = allowed(fields()[name], value)
+        if words:
+            raise SelectionError(f"{name}={value!r:.60}: give {words}")
+    return {name: plain(value) for name, value in state.items()}
 
 
 def place_of(run: Run, sample: Sample) -> int:

@@ -10,7 +10,7 @@ from attnprobe.explorer.answering import Answering
 from attnprobe.explorer.answers import Answers
 from attnprobe.explorer.joined import join
 from attnprobe.explorer.some import labelled_run
-from attnprobe.explorer.state import check_names, looking_at, place_of
+from attnprobe.explorer.state import checked, looking_at, place_of
 from attnprobe.explorer.static import static
 from attnprobe.explorer.thumbnail import thumbnail
 from attnprobe.fields import Sample
@@ -66,8 +66,7 @@ class Explorer(anywidget.AnyWidget):  # type: ignore[misc]
 
     @traitlets.validate("state")  # type: ignore[untyped-decorator]
     def _checked(self, proposal: Mapping[str, Any]) -> dict[str, Any]:
-        check_names(proposal["value"])
-        return dict(proposal["value"])
+        return checked(proposal["value"])
 
     def _answer(self, _: object, message: object, buffers: object) -> None:
         """Answer a question of the front end; what is none was sent by something else."""
@@ -109,12 +108,11 @@ def explore(
     NotKept
         If nothing was kept of the sample, layer or head.
     SelectionError
-        If `state` has names that are none, or `height` is out of range.
+        If `state` has names that are none or values that are none of theirs, or `height` is out of range.
     """
     if not LEAST <= height <= MOST:
         raise SelectionError(f"height={height}: give {LEAST} to {MOST:,} pixels")
-    state = dict(state or {})
-    check_names(state)
+    state = checked(state or {})
     shown = {**looking_at(run, state.get("sample", 0), layer, head), **state}
     where = ", ".join(f"{name} {shown[name]}" for name in ("sample", "site", "head") if name in shown)
     return Explorer(Answers.of([run]), shown, height, f"{run!r}" + (f"; {where}" if where else ""))

@@ -5,7 +5,8 @@ import { PATCH, cellsOf } from "./patches.js";
 
 const MOST = 1 << 16; // weights of one band: as many as a question for weights may be of
 
-const missing = () => new Error("this file does not hold that; open the run itself, or export more of it");
+const missing = () =>
+  new Error("this file does not hold the exact weights of this head; export it by name (1.6), with a higher --max-size, or open the run itself");
 
 /** Rows of a band: as many whole rows as one question may ask for. `attnprobe/explorer/contents.py` counts alike. */
 export function bandOf(columns) {

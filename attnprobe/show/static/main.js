@@ -4,7 +4,7 @@ import { createApp } from "./app.js";
 import { h, replace } from "./dom.js";
 import { completed } from "./held.js";
 import { commSource, fileSource, httpSource } from "./source.js";
-import { changed, START } from "./state.js";
+import { changed, START, toHash } from "./state.js";
 
 /** Build the explorer inside of an element; what fails is said there. */
 export async function mount(element, source, settings = {}) {
@@ -21,9 +21,16 @@ export function mountPage(element) {
   return mount(element, httpSource("ask/", localStorage.getItem("attnprobe") ?? ""), { link: true });
 }
 
-/** In an HTML file, with the answers that it holds. */
-export function mountFile(element, answers) {
-  return mount(element, completed(fileSource(answers)), { link: true });
+/** In an HTML file, with the answers that it holds; `settings.state` is what opens where the link says nothing. */
+export function mountFile(element, answers, { state = {} } = {}) {
+  if (location.hash.length > 1) state = {};
+  const first = toHash(changed(START, state));
+  try {
+    if (first) history.replaceState(null, "", first); // or "back" would lead to all heads, which were not opened
+  } catch {
+    // a page within another may have no address to write
+  }
+  return mount(element, completed(fileSource(answers)), { link: true, state });
 }
 
 /** In a notebook: the state is a trait of the widget, so Python sees it and can set it. */
