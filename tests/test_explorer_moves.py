@@ -409,7 +409,10 @@ def test_a_legend_tells_zero_from_what_was_not_kept(chromium: Any, letters: str,
         low, zero, kept = (legend.locator("> span").nth(i) for i in range(3))
         assert [zero.text_content(), kept.text_content()] == ["zero", "not kept"]
         assert "first colour" in low.get_attribute("title")
-        fill = "one => { const { backgroundColor, backgroundImage } = getComputedStyle(one); return [backgroundColor, backgroundImage]; }"
+        fill = """one => {
+          const { backgroundColor, backgroundImage } = getComputedStyle(one);
+          return [backgroundColor, backgroundImage];
+        }"""
         page_colour = opened.locator(".attnprobe").evaluate(fill)[0]
         assert zero.locator("i").evaluate(fill) == [page_colour, "none"]
         assert "gradient" in kept.locator("i").evaluate(fill)[1]
