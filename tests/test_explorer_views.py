@@ -264,3 +264,20 @@ def test_an_html_file_opens_without_a_network(chromium: Any, tale: Path, tmp_pat
                 assert max(opened.evaluate(SEEN)) > 20
             assert "ap-wrong" not in (opened.locator(".ap-status").get_attribute("class") or "")
         assert all(one.startswith(("file:", "data:", "blob:")) for one in asked), asked
+
+
+def test_an_html_file_of_a_named_head_opens_on_it_and_a_link_on_what_it_says(
+    chromium: Any, tale: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "tale.html"
+    write_html([ap.open(tale)], file, heads=[(1, 1)])
+    with page(chromium, file.as_uri()) as opened:
+        settled(opened)
+        assert (state(opened)["view"], state(opened)["head"]) == ("map", 1)
+        assert opened.evaluate("() => history.length") <= 2  # "back" leads to where one came from
+        opened.evaluate(f"() => {APP}.set({{ view: 'lines', query: 5 }})")
+        settled(opened)
+        assert "does not hold" not in opened.locator(".attnprobe").inner_text()
+    with page(chromium, f"{file.as_uri()}#view=table&head=0") as opened:
+        settled(opened)
+        assert (state(opened)["view"], state(opened)["head"]) == ("table", 0)
