@@ -265,7 +265,7 @@ def test_texts_of_tokens_are_the_text(tmp_path: Path) -> None:
     assert whole["texts"][at - 1] == "" and whole["tokens"][at - 1] not in ("", "🙂")
     assert len(whole["texts"]) == length == len(whole["tokens"])
     parts = [of(run, "tokens", sequence="main", start=i, stop=i + 1)[0]["texts"] for i in range(length)]
-    assert [text for part in parts for text in part] == whole["texts"]
+    assert parts == [[text] for text in whole["texts"]]
 
 
 @pytest.mark.parametrize(

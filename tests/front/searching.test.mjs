@@ -40,8 +40,9 @@ test("places are found as in the text itself, cut anywhere", () => {
   }
 });
 
-test("near are tokens that begin alike", () => {
+test("near are words that begin alike", () => {
   assert.deepEqual(nearTo("nightly", PIECES), ["night"]);
-  assert.deepEqual(nearTo("PAIR", [" pa", "paint", "pai", "x", " pa"]), ["pai", "paint", "pa"]);
+  assert.deepEqual(nearTo("PAINS", PIECES), ["paint", "Painted"]);
+  assert.deepEqual(nearTo("pair", [" pai", "nter", " pad paint\\npale pa"]), ["paint", "painter", "pa"]);
   assert.deepEqual(nearTo("zebra", PIECES), []);
 });

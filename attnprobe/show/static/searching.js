@@ -1,6 +1,6 @@
 /** Words in running text, which are mostly of several tokens. Pure. */
 
-const NEAR = 3; // tokens that are proposed
+const NEAR = 3; // words that are proposed
 
 /**
  * Where a text stands that goes over tokens; upper and lower case are alike, and so are all kinds of space.
@@ -32,22 +32,22 @@ export function placesOf(typed, pieces) {
 }
 
 /**
- * Tokens that begin most like what was typed, at least by two letters.
+ * Words of the text that begin most like what was typed, at least by two letters.
  * @param {string} typed
  * @param {ArrayLike<string>} pieces
  * @returns {string[]} at most three, the nearest first
  */
 export function nearTo(typed, pieces) {
   const wanted = typed.trim().toLowerCase();
-  const shared = new Map();
-  for (let i = 0; i < pieces.length; i += 1) {
-    const piece = pieces[i].trim();
-    if (shared.has(piece)) continue;
-    const lower = piece.toLowerCase();
-    let alike = 0;
-    while (alike < lower.length && lower[alike] === wanted[alike]) alike += 1;
-    shared.set(piece, alike);
+  const text = pieces.join("").replace(/\\[rnt]/gu, " ");
+  const alike = new Map();
+  for (const [word] of text.matchAll(/[\p{L}\p{M}\p{N}_]+/gu)) {
+    if (alike.has(word)) continue;
+    const lower = word.toLowerCase();
+    let letters = 0;
+    while (letters < lower.length && lower[letters] === wanted[letters]) letters += 1;
+    alike.set(word, letters);
   }
-  const near = [...shared].filter(([, alike]) => alike >= 2);
-  return near.sort((one, other) => other[1] - one[1] || one[0].length - other[0].length).slice(0, NEAR).map(([piece]) => piece);
+  const near = [...alike].filter(([, letters]) => letters >= 2);
+  return near.sort((one, other) => other[1] - one[1] || one[0].length - other[0].length).slice(0, NEAR).map(([word]) => word);
 }
