@@ -22,7 +22,7 @@ __all__ = ["TABLES", "draw", "measure"]
 
 HERE = Path(__file__).parent
 LENGTHS = (64, 256, 512, 1024)
-LIMIT = 90.0  # seconds until a page is given up
+LIMIT = 45.0  # seconds until a page is given up
 OURS = Page(ready="document.querySelector('.attnprobe')?.app?.settled?.() === true", area=".attnprobe .ap-main")
 TOOLS = {
     "bertviz_head": ("BertViz 1.4.1, head view", Page("document.querySelectorAll('svg line').length > 0", "svg")),
