@@ -67,8 +67,7 @@ def state(opened: Any) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.parametrize("name", ["tale", "planted"])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(("name", "scheme"), [("tale", "light"), ("planted", "dark")])
 def test_every_view_opens_and_asks_nobody_else(chromium: Any, urls: dict[str, str], name: str, scheme: str) -> None:
     with page(chromium, "about:blank", color_scheme=scheme) as opened:
         asked: list[str] = []
