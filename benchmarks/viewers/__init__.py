@@ -22,7 +22,7 @@ __all__ = ["TABLES", "draw", "measure"]
 
 HERE = Path(__file__).parent
 LENGTHS = (64, 256, 512, 1024)
-LIMIT = 45.0  # seconds until a page is given up
+LIMIT = 30.0  # seconds until a page is given up
 OURS = Page(ready="document.querySelector('.attnprobe')?.app?.settled?.() === true", area=".attnprobe .ap-main")
 TOOLS = {
     "bertviz_head": ("BertViz 1.4.1, head view", Page("document.querySelectorAll('svg line').length > 0", "svg")),
@@ -44,6 +44,7 @@ def measure(quick: bool) -> dict[str, Any]:
     model, tokenizer = demo.load()
     ids = tokenizer(demo.text(), return_tensors="pt", truncation=True, max_length=max(lengths))["input_ids"]
     rows: list[dict[str, Any]] = []
+    ended: dict[str, int] = {}  # tools whose pages are not opened any more, and the length from which on
     try:
         python = str(python_for(HERE / "requirements.txt"))
     except NotInstalled as problem:
@@ -55,7 +56,7 @@ def measure(quick: bool) -> dict[str, Any]:
                 model(ids[:, :length])
             run = ap.open(Path(folder, f"run{length}"))
             rows += _ours(run, Path(folder), length)
-            rows += _others(run, Path(folder), length, python) if python else []
+            rows += _others(run, Path(folder), length, python, ended) if python else []
     return {
         "benchmark": "viewers",
         "quick": quick,
@@ -99,7 +100,7 @@ def _ours(run: Any, folder: Path, length: int) -> Iterator[dict[str, Any]]:
     yield {**row, "page": found.get("bytes", 0), **found}
 
 
-def _others(run: Any, folder: Path, length: int, python: str) -> Iterator[dict[str, Any]]:
+def _others(run: Any, folder: Path, length: int, python: str, over: dict[str, int]) -> Iterator[dict[str, Any]]:
     sample = run.sample(0)
     np.save(folder / "weights.npy", np.stack([sample.layer_array(layer) for layer in range(run.num_layers)]))
     (folder / "tokens.json").write_text(json.dumps(list(sample.tokens)))
@@ -119,5 +120,12 @@ def _others(run: Any, folder: Path, length: int, python: str) -> Iterator[dict[s
             yield {**row, "ended": (done.stderr.strip() or "no word").splitlines()[-1][:120]}
             continue
         made = float(path.with_suffix(".seconds").read_text())
-        yield {**row, "made": made, "page": path.stat().st_size, **look(local(path), page, files, LIMIT)}
+        row |= {"made": made, "page": path.stat().st_size}
+        if name in over:
+            yield {**row, "ended": f"not opened: not ready at {over[name]:,} tokens"}
+        else:
+            found = look(local(path), page, files, LIMIT)
+            if "ended" in found:
+                over[name] = length
+            yield {**row, **found}
         path.unlink()

@@ -1,6 +1,10 @@
 """A page in headless Chromium: bytes, seconds until it shows something, and frames while a pointer moves over it."""
 
+import json
+import os
+import signal
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -9,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+ROOT = Path(__file__).parents[2]
 CHROMIUM = "/usr/bin/chromium"
 FLAGS = [
     "--no-sandbox",
@@ -78,20 +83,38 @@ def scripts(folder: Path) -> dict[str, Path]:
 
 
 def look(address: str, page: Page, files: dict[str, Path], limit: float) -> dict[str, Any]:
-    """Open an address; what was measured, or why not.
+    """Open an address, in a process of its own, since a page that is busy holds up whoever waits for it.
 
-    Gives
-    -----
-    ``ready`` (seconds), ``frame`` (milliseconds between two frames while the pointer moves: median, p95, largest),
-    ``bytes`` (of all that came over a network); or ``ended`` (why it is not ready).
+    Returns
+    -------
+    dict
+        ``ready`` (seconds), ``frame`` (milliseconds between two frames while the pointer moves: median, p95, largest),
+        ``bytes`` (of all that came over a network); or ``ended`` (why it is not ready). Without ``frame``, it was ready
+        and then busy for longer than the limit.
     """
+    task = {"address": address, "ready": page.ready, "area": page.area, "limit": limit}
+    task |= {"files": {name: str(path) for name, path in files.items()}}
+    command = [sys.executable, "-m", "benchmarks.viewers.browser", json.dumps(task)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT, start_new_session=True) as worker:
+        try:
+            told, _ = worker.communicate(timeout=2 * limit)  # frames are measured after it is ready
+        except subprocess.TimeoutExpired:
+            os.killpg(worker.pid, signal.SIGKILL)
+            told, _ = worker.communicate()  # when it was ready, if it was
+    late = {"ended": f"not ready in {2 * limit:g} s"}
+    found: dict[str, Any] = json.loads(told.splitlines()[-1]) if told else late
+    return found
+
+
+def main(task: dict[str, Any]) -> None:
+    """Look at one page, and print what was measured."""
+    files = {name: Path(path) for name, path in task["files"].items()}
     try:
         with chromium() as browser:
-            return _look(browser, address, page, files, limit)
+            found = _look(browser, task["address"], Page(task["ready"], task["area"]), files, task["limit"])
     except Exception as error:  # a page that Chromium gives up is a row
-        first = str(error).strip().splitlines()[0][:120]
-        late = "Timeout" in first
-        return {"ended": f"not ready in {limit:g} s" if late else first}
+        found = {"ended": str(error).strip().splitlines()[0][:120]}
+    print(json.dumps(found))
 
 
 def _look(browser: Any, address: str, page: Page, files: dict[str, Path], limit: float) -> dict[str, Any]:
@@ -115,6 +138,7 @@ def _look(browser: Any, address: str, page: Page, files: dict[str, Path], limit:
         time.sleep(0.02)
     tab.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
     ready = time.perf_counter() - start
+    print(json.dumps({"ready": ready, "bytes": received[0]}), flush=True)
     box = tab.locator(page.area).first.bounding_box()
     right, bottom = min(box["x"] + box["width"], SIZE["width"]), min(box["y"] + box["height"], SIZE["height"])
     tab.evaluate(_FRAMES)
@@ -141,3 +165,7 @@ def local(path: Path) -> str:
 def scratch() -> "tempfile.TemporaryDirectory[str]":
     """A folder for pages, some gigabytes at worst."""
     return tempfile.TemporaryDirectory(prefix="viewers")
+
+
+if __name__ == "__main__":
+    main(json.loads(sys.argv[1]))

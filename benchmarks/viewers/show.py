@@ -22,7 +22,7 @@ def table(result: Result) -> Table:
         "The same weights of the bundled model on its text, in the page that each tool makes for a notebook; "
         "CircuitsVis' holds one layer, the others' all. A page of attnprobe's server is what came over the connection "
         "until it was ready. Ready: the first picture of weights is drawn. Frames: while a pointer moves over it. No "
-        f"GPU, one round, given up after {result['limit']:g} s; CircuitsVis draws by WebGL where there is a GPU, so "
+        f"GPU, one round, given up after {2 * result['limit']:g} s; CircuitsVis draws by WebGL where there is a GPU, so "
         "here it is slower than it need be. BertViz's scripts come from this machine, not from a CDN.",
     )
 
@@ -32,8 +32,9 @@ def _cells(row: Result) -> list[str]:
     made = f"{row['made']:.1f} s" if row.get("made") else ""
     if "ended" in row:
         return [page, made, row["ended"], "", ""]
-    frame = row["frame"]
-    return [page, made, f"{row['ready']:.1f} s", f"{frame['median']:.0f}", f"{frame['largest']:,.0f}"]
+    frame = row.get("frame")
+    frames = [f"{frame['median']:.0f}", f"{frame['largest']:,.0f}"] if frame else ["none: busy", ""]
+    return [page, made, f"{row['ready']:.1f} s", *frames]
 
 
 TABLES = (table,)
