@@ -94,7 +94,7 @@ def look(address: str, page: Page, files: dict[str, Path], limit: float) -> dict
     """
     task = {"address": address, "ready": page.ready, "area": page.area, "limit": limit}
     task |= {"files": {name: str(path) for name, path in files.items()}}
-    command = [sys.executable, "-m", "benchmarks.viewers.browser", json.dumps(task)]
+    command = [sys.executable, "-m", "benchmarks.viewers.looking", json.dumps(task)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT, start_new_session=True) as worker:
         try:
             told, _ = worker.communicate(timeout=2 * limit)  # frames are measured after it is ready
@@ -106,18 +106,7 @@ def look(address: str, page: Page, files: dict[str, Path], limit: float) -> dict
     return found
 
 
-def main(task: dict[str, Any]) -> None:
-    """Look at one page, and print what was measured."""
-    files = {name: Path(path) for name, path in task["files"].items()}
-    try:
-        with chromium() as browser:
-            found = _look(browser, task["address"], Page(task["ready"], task["area"]), files, task["limit"])
-    except Exception as error:  # a page that Chromium gives up is a row
-        found = {"ended": str(error).strip().splitlines()[0][:120]}
-    print(json.dumps(found))
-
-
-def _look(browser: Any, address: str, page: Page, files: dict[str, Path], limit: float) -> dict[str, Any]:
+def look_at(browser: Any, address: str, page: Page, files: dict[str, Path], limit: float) -> dict[str, Any]:
     tab = browser.new_page(viewport=SIZE)
     received = [0]
 
@@ -132,7 +121,7 @@ def _look(browser: Any, address: str, page: Page, files: dict[str, Path], limit:
     tab.on("response", count)
     start = time.perf_counter()
     tab.goto(address, timeout=1000 * limit, wait_until="commit")
-    while not tab.evaluate(f"() => Boolean({page.ready})"):  # Playwright's own waiting needs `eval`, which pages refuse
+    while not _is_ready(tab, page):
         if time.perf_counter() - start > limit:
             return {"ended": f"not ready in {limit:g} s"}
         time.sleep(0.02)
@@ -157,6 +146,16 @@ def _look(browser: Any, address: str, page: Page, files: dict[str, Path], limit:
     }
 
 
+def _is_ready(tab: Any, page: Page) -> bool:
+    """Asked again and again: Playwright's own waiting needs `eval`, which pages refuse."""
+    try:
+        return bool(tab.evaluate(f"() => Boolean({page.ready})"))
+    except Exception as error:
+        if "context was destroyed" in str(error):  # the page leads to another
+            return False
+        raise
+
+
 def local(path: Path) -> str:
     """A file's address."""
     return path.resolve().as_uri()
@@ -165,7 +164,3 @@ def local(path: Path) -> str:
 def scratch() -> "tempfile.TemporaryDirectory[str]":
     """A folder for pages, some gigabytes at worst."""
     return tempfile.TemporaryDirectory(prefix="viewers")
-
-
-if __name__ == "__main__":
-    main(json.loads(sys.argv[1]))

@@ -22,8 +22,9 @@ def table(result: Result) -> Table:
         "The same weights of the bundled model on its text, in the page that each tool makes for a notebook; "
         "CircuitsVis' holds one layer, the others' all. A page of attnprobe's server is what came over the connection "
         "until it was ready. Ready: the first picture of weights is drawn. Frames: while a pointer moves over it. No "
-        f"GPU, one round, given up after {2 * result['limit']:g} s; CircuitsVis draws by WebGL where there is a GPU, so "
-        "here it is slower than it need be. BertViz's scripts come from this machine, not from a CDN.",
+        f"GPU, one round, given up after {result['limit']:g} to {2 * result['limit']:g} s; a tool's longer pages are "
+        "not opened then. CircuitsVis draws by WebGL where there is a GPU, so here it is slower than it need be. "
+        "BertViz's scripts come from this machine, not from a CDN.",
     )
 
 
@@ -60,7 +61,7 @@ def draw(result: Result, path: Path) -> None:
             right.plot(*zip(*ready, strict=True), **style)
         for row in rows:
             if "ended" in row:
-                right.plot(row["length"], result["limit"], "x", color=color, markeredgewidth=2)
+                right.plot(row["length"], 2 * result["limit"], "x", color=color, markeredgewidth=2)
     for axes, heading in ((left, "size of the page (MiB)"), (right, "seconds until it is ready")):
         axes.set(xscale="log", yscale="log", xlabel="tokens")
         axes.set_title(heading, loc="left", fontsize=10)
