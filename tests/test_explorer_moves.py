@@ -255,6 +255,8 @@ def test_a_number_key_leads_into_the_view_and_an_arrow_stays_on_the_tabs(chromiu
             settled(opened)
             assert opened.evaluate(focused).startswith(name), number
         opened.keyboard.press("2")
+        settled(opened)
+        opened.wait_for_timeout(300)  # a map that is shown has its size with the next frame
         opened.keyboard.press("+")
         opened.keyboard.press("+")
         opened.wait_for_function(f"() => {APP}.state.span !== null")
