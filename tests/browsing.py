@@ -2,6 +2,7 @@
 
 import shutil
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,7 @@ SWITCHES = (
     "--disable-sync",
 )
 TOKEN = "key-of-a-test"
+APP = "document.querySelector('.attnprobe')?.app"
 
 
 def missing() -> str | None:
@@ -81,3 +83,18 @@ def page(running: Any, url: str, width: int = 1200, height: int = 860, **more: A
     yield opened
     context.close()
     assert not wrong, wrong
+
+
+def settled(opened: Any, seconds: float = 60) -> None:
+    """Wait until nothing is waited for, and is not a moment later."""
+    quiet, end = 0, time.monotonic() + seconds
+    while quiet < 4:
+        quiet = quiet + 1 if opened.evaluate(f"() => Boolean({APP}?.settled())") else 0
+        assert time.monotonic() < end, opened.locator("body").inner_text()[:500]
+        opened.wait_for_timeout(50)
+
+
+def state(opened: Any) -> dict[str, Any]:
+    """What is looked at."""
+    found: dict[str, Any] = opened.evaluate(f"() => {APP}.state")
+    return found

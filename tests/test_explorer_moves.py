@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,12 @@ from transformers import T5Config, T5ForConditionalGeneration
 
 import attnprobe as ap
 from attnprobe import demo
-from tests.browsing import browser, missing, page, served
+from tests import browsing
+from tests.browsing import APP, browser, missing, page, served, state
 from tests.planted import planted_run
 
 pytestmark = [pytest.mark.browser, pytest.mark.skipif(missing() is not None, reason=str(missing()))]
-
-APP = "document.querySelector('.attnprobe')?.app"
+settled = partial(browsing.settled, seconds=30)
 
 
 @pytest.fixture(scope="module")
@@ -41,19 +42,6 @@ def url(tale: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     made = planted_run(tmp_path_factory.mktemp("moves") / "made", 100, needles=2)
     with served([made.path, tale]) as address:
         yield address
-
-
-def settled(opened: Any, seconds: float = 30) -> None:
-    quiet, end = 0, time.monotonic() + seconds
-    while quiet < 4:
-        quiet = quiet + 1 if opened.evaluate(f"() => Boolean({APP}?.settled())") else 0
-        assert time.monotonic() < end, opened.locator("body").inner_text()[:500]
-        opened.wait_for_timeout(50)
-
-
-def state(opened: Any) -> dict[str, Any]:
-    found: dict[str, Any] = opened.evaluate(f"() => {APP}.state")
-    return found
 
 
 def wrong(opened: Any) -> str:

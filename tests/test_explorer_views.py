@@ -1,6 +1,5 @@
 """The explorer in a real Chromium: every view of two runs, links, names that are markup, runs that grow, files."""
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import pytest
 import attnprobe as ap
 from attnprobe import demo
 from attnprobe.explorer.file import write_html
-from tests.browsing import browser, missing, page, served
+from tests.browsing import APP, browser, missing, page, served, settled, state
 from tests.planted import NASTY, Planted, planted_run
 from tests.test_explorer_map import MAP, PIXELS
 
@@ -19,7 +18,6 @@ pytestmark = [pytest.mark.browser, pytest.mark.skipif(missing() is not None, rea
 
 LONG = 16_384
 VIEWS = ("heads", "map", "lines", "table", "measures", "compare")
-APP = "document.querySelector('.attnprobe')?.app"
 SEEN = """() => [...document.querySelectorAll('.ap-main canvas')].filter((one) => one.width * one.height > 40000
   && one.offsetParent).map((one) => { const { data } = one.getContext('2d').getImageData(0, 0, one.width, one.height);
   return new Set(new Uint32Array(data.buffer)).size; })"""
@@ -51,20 +49,6 @@ def chromium() -> Iterator[Any]:
 def urls(tale: Path, planted: Planted) -> Iterator[dict[str, str]]:
     with served([tale]) as short, served([planted.path, tale]) as long:
         yield {"tale": short, "planted": long}
-
-
-def settled(opened: Any, seconds: float = 60) -> None:
-    """Wait until nothing is waited for, and is not a moment later."""
-    quiet, end = 0, time.monotonic() + seconds
-    while quiet < 4:
-        quiet = quiet + 1 if opened.evaluate(f"() => Boolean({APP}?.settled())") else 0
-        assert time.monotonic() < end, opened.locator("body").inner_text()[:500]
-        opened.wait_for_timeout(50)
-
-
-def state(opened: Any) -> dict[str, Any]:
-    found: dict[str, Any] = opened.evaluate(f"() => {APP}.state")
-    return found
 
 
 @pytest.mark.parametrize(("name", "scheme"), [("tale", "light"), ("planted", "dark")])
